@@ -1,0 +1,154 @@
+package records
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/trustcast/trustcast/internal/durable"
+)
+
+// KeyID names a private key: the SHA-256 of its public key (SPKI, DER) in hex.
+type KeyID string
+
+// Keys is the directory of private keys, one file a key, named by the key's
+// hash, readable by the server alone. A key is written before the record that
+// names it and destroyed after the record that forgets it; what a crash leaves
+// between the two, Sweep removes at the next start.
+type Keys struct{ dir string }
+
+// OpenKeys returns the keys under dir, making the directory (0700) if needed.
+func OpenKeys(dir string) (*Keys, error) {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open keys: %w", err)
+	}
+	return &Keys{dir: dir}, nil
+}
+
+// New makes an ECDSA P-256 key and writes it.
+func (k *Keys) New() (KeyID, *ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", nil, fmt.Errorf("make key: %w", err)
+	}
+	id, err := IDOf(key)
+	if err != nil {
+		return "", nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return "", nil, fmt.Errorf("encode key %s: %w", id, err)
+	}
+	data := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	if err := durable.WriteFile(k.path(id), data, 0o600); err != nil {
+		return "", nil, fmt.Errorf("keep key: %w", err)
+	}
+	return id, key, nil
+}
+
+// Load reads the key called id and checks that it is that key.
+func (k *Keys) Load(id KeyID) (*ecdsa.PrivateKey, error) {
+	data, err := os.ReadFile(k.path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("private key %s is missing from %s: restore the state directory from a backup", id, k.dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read private key: %w", err)
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, fmt.Errorf("private key %s is damaged: restore the state directory from a backup", id)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("private key %s is damaged: restore the state directory from a backup", id)
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("private key %s is of type %T; only ECDSA is used here", id, parsed)
+	}
+	if got, err := IDOf(key); err != nil || got != id {
+		return nil, fmt.Errorf("private key file %s holds another key: restore the state directory from a backup", id)
+	}
+	return key, nil
+}
+
+// Destroy overwrites and removes the key called id. A missing one is no error.
+func (k *Keys) Destroy(id KeyID) error {
+	if info, err := os.Stat(k.path(id)); err == nil {
+		// Best effort: on a copy-on-write file system the old blocks stay.
+		if f, err := os.OpenFile(k.path(id), os.O_WRONLY, 0); err == nil {
+			_, _ = f.Write(make([]byte, info.Size()))
+			_ = f.Sync()
+			_ = f.Close()
+		}
+	}
+	if err := durable.Remove(k.path(id)); err != nil {
+		return fmt.Errorf("destroy key %s: %w", id, err)
+	}
+	return nil
+}
+
+// List returns the IDs of the keys that are there.
+func (k *Keys) List() ([]KeyID, error) {
+	entries, err := os.ReadDir(k.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list keys: %w", err)
+	}
+	var ids []KeyID
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e.Name(), ".key"); ok && !strings.HasPrefix(id, ".") {
+			ids = append(ids, KeyID(id))
+		}
+	}
+	return ids, nil
+}
+
+// Sweep destroys every key that is not in named, and what killed writes left.
+func (k *Keys) Sweep(named map[KeyID]bool) error {
+	ids, err := k.List()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if !named[id] {
+			if err := k.Destroy(id); err != nil {
+				return err
+			}
+		}
+	}
+	entries, err := os.ReadDir(k.dir)
+	if err != nil {
+		return fmt.Errorf("sweep keys: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			if err := os.Remove(filepath.Join(k.dir, e.Name())); err != nil {
+				return fmt.Errorf("sweep keys: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// IDOf returns the name of a key.
+func IDOf(key *ecdsa.PrivateKey) (KeyID, error) {
+	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return "", fmt.Errorf("name key: %w", err)
+	}
+	sum := sha256.Sum256(spki)
+	return KeyID(hex.EncodeToString(sum[:])), nil
+}
+
+func (k *Keys) path(id KeyID) string { return filepath.Join(k.dir, string(id)+".key") }
