@@ -515,8 +515,8 @@ type Report struct {
 	Generation uint64 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
 	// SHA-256 over the re-read roots (DER, sorted), in hex; empty without files.
 	Fingerprint string `protobuf:"bytes,6,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
-	// SHA-256 of each re-read root that alone verifies the leaf it issued.
-	SoloRoots [][]byte `protobuf:"bytes,7,rep,name=solo_roots,json=soloRoots,proto3" json:"solo_roots,omitempty"`
+	// SHA-256 (hex) of each re-read root that alone verifies the leaf it issued.
+	SoloRoots []string `protobuf:"bytes,7,rep,name=solo_roots,json=soloRoots,proto3" json:"solo_roots,omitempty"`
 	// Files and effective directories are right.
 	Offline bool `protobuf:"varint,8,opt,name=offline,proto3" json:"offline,omitempty"`
 	// The handshake with the future chain, and with the served one.
@@ -605,7 +605,7 @@ func (x *Report) GetFingerprint() string {
 	return ""
 }
 
-func (x *Report) GetSoloRoots() [][]byte {
+func (x *Report) GetSoloRoots() []string {
 	if x != nil {
 		return x.SoloRoots
 	}
@@ -907,7 +907,7 @@ const file_trustcast_v1_agent_proto_rawDesc = "" +
 	"generation\x12 \n" +
 	"\vfingerprint\x18\x06 \x01(\tR\vfingerprint\x12\x1d\n" +
 	"\n" +
-	"solo_roots\x18\a \x03(\fR\tsoloRoots\x12\x18\n" +
+	"solo_roots\x18\a \x03(\tR\tsoloRoots\x12\x18\n" +
 	"\aoffline\x18\b \x01(\bR\aoffline\x12+\n" +
 	"\x05probe\x18\t \x01(\x0e2\x15.trustcast.v1.OutcomeR\x05probe\x12)\n" +
 	"\x04live\x18\n" +

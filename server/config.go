@@ -1,0 +1,94 @@
+package server
+
+import (
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/trustcast/trustcast/internal/gossip"
+	"github.com/trustcast/trustcast/server/registry"
+)
+
+// InitConfig is what `trustcast init` fixes for the life of a registry.
+type InitConfig struct {
+	// DataDir takes all data of the server; made if missing. Default
+	// /var/lib/trustcast is the command's, not this struct's.
+	DataDir string
+	// Domain is HOST[:PORT] as it stands in image names; port 5000 by default.
+	// Example: "registry.example.com:5000".
+	Domain string
+	// Aliases are further HOST[:PORT] names; the port is the domain's by default.
+	Aliases []string
+	// Subject of the registry CAs, "C=DE,O=Example"; the common name is set by
+	// trustcast and carries the generation. Default: O=trustcast.
+	Subject string
+	// User is the first user; empty: none, and every request gets 401.
+	User string
+	// Password of that user; empty: one is generated.
+	Password string
+	// CALife and LeafLife as in Config; they count for the first certificates.
+	CALife, LeafLife time.Duration
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// Config is everything that a running server can be told. The zero value of
+// each field but DataDir works.
+type Config struct {
+	// DataDir was made by Init.
+	DataDir string
+	// Domain, if set, must be the data directory's: a guard against starting
+	// on the wrong one.
+	Domain string
+
+	// RegistryListen is where the edge listens. Default: all addresses, port
+	// of the domain.
+	RegistryListen string
+	// GRPCListen is where agents connect. Default ":7443".
+	GRPCListen string
+	// GossipListen is for members, TCP and UDP. Default ":7947"; "off" turns
+	// gossip off. A port that is taken is a warning, never fatal.
+	GossipListen string
+	// HTTPListen is for health and metrics. Default "127.0.0.1:7480"; "off"
+	// turns it off.
+	HTTPListen string
+	// Advertise is the HOST[:PORT] that agents dial, printed in join lines and
+	// sent to agents for the case that the domain does not resolve. Default:
+	// the domain's host and the port of GRPCListen.
+	Advertise string
+
+	// Tick is how often agents report and re-check; evidence older than two
+	// ticks counts for nothing. Default 60 s: 1,000 agents then cost a
+	// thousandth of a core.
+	Tick time.Duration
+	// GoneAfter is how long a host may give no sign before it is gone.
+	// Default 10 min.
+	GoneAfter time.Duration
+	// Deadline is how long gone hosts are waited for after each step of a
+	// rotation. Default 10 min.
+	Deadline time.Duration
+
+	// CALife of registry CAs. Default one year; replaced at two thirds.
+	CALife time.Duration
+	// LeafLife of served certificates. Default 30 days; replaced at two thirds.
+	LeafLife time.Duration
+	// IdentityLife of host identities. Default 90 days.
+	IdentityLife time.Duration
+	// RotateWindow is when automatic CA rotations may start, "HH:MM-HH:MM" in
+	// UTC. Default: always.
+	RotateWindow string
+
+	// Engine runs the registry behind the edge. Default: the embedded engine
+	// on DataDir.
+	Engine registry.Engine
+	// Log takes transitions. Default: discard.
+	Log *slog.Logger
+	// Version of the program, for status.
+	Version string
+
+	// Listen opens stream listeners; tests give an in-memory network.
+	// Default net.Listen.
+	Listen func(network, address string) (net.Listener, error)
+	// GossipTransport replaces UDP and TCP in tests.
+	GossipTransport gossip.Transport
+}
