@@ -1,0 +1,410 @@
+// Package authority owns the registry CA and its rotation.
+//
+// rotation.go is the state machine: a value and functions without clock, disk
+// or network. authority.go drives it: it makes the certificates behind its
+// numbers, writes the record before anything else happens, has the edge serve
+// what the record says, takes a step when nobody is waited for any more, and
+// renews by age. It knows hosts only by what they reported, and never talks to
+// them: whoever announces watches the record.
+package authority
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/trustcast/trustcast/certs"
+	"github.com/trustcast/trustcast/server/records"
+)
+
+// HostReport is what the fleet knows of a host.
+type HostReport struct {
+	ID, Name                  string
+	Removed, Covered, Present bool
+	// Evidence of the newest stream, nil for none, and when it was received.
+	Evidence *certs.Evidence
+	Received time.Time
+}
+
+// Config introduces the authority to the rest of the server.
+type Config struct {
+	Records *records.Store
+	Keys    *records.Keys
+	// Names of the registry, the domain first; Subject of new CAs.
+	Names   []certs.Name
+	Subject pkix.Name
+	// CALife and LeafLife of what is made from now on.
+	CALife, LeafLife time.Duration
+	// Tick is the hosts' report interval; Deadline is how long gone hosts are
+	// waited for after each step.
+	Tick, Deadline time.Duration
+	// Window is when rotations by age may start; the zero value is always.
+	Window Window
+	// Hosts lists the fleet; Cover marks a host as covered, durably.
+	Hosts func() []HostReport
+	Cover func(id string) error
+	// Publish makes the edge serve current and offer next (nil: nothing).
+	Publish func(current, next map[string]*tls.Certificate) error
+	Log     *slog.Logger
+}
+
+// Authority is the registry CA of one server.
+type Authority struct {
+	cfg   Config
+	maker maker
+	nudge chan struct{}
+
+	mu     sync.Mutex
+	rec    record
+	rev    uint64 // revision in the store
+	wanted Wanted // derived from rec
+
+	serving   Serving // what the edge was last given
+	published uint64  // the Rotation.Rev of it; 0: nothing yet
+	complaint string  // last error of Run, to log each only once
+}
+
+// Wanted is what every host should have, derived from the record.
+type Wanted struct {
+	// Revision of the record and number of the rotation.
+	Revision, Number uint64
+	Bundle           certs.Bundle
+	Leaves           []Leaf
+}
+
+// Leaf is a certificate that the edge serves, or will serve next, for a host
+// name.
+type Leaf struct {
+	Host string
+	// Cert in DER.
+	Cert []byte
+	Next bool
+}
+
+// Create makes the first CA and its leaves and writes the record. It refuses to
+// replace one.
+func Create(cfg Config, now time.Time, by string) (certs.Bundle, error) {
+	m := cfg.maker()
+	ca, signer, err := m.newCA(1, now)
+	if err != nil {
+		return certs.Bundle{}, err
+	}
+	leaves, err := m.newLeaves(1, signer, now)
+	if err != nil {
+		return certs.Bundle{}, err
+	}
+	rec := record{Rotation: First(), CAs: []caRecord{ca}, Leaves: leaves}
+	rec.note(now, "created", by, signer.Cert.Subject.CommonName)
+	if _, err := cfg.Records.Put(recordName, 0, rec); err != nil {
+		return certs.Bundle{}, fmt.Errorf("create registry CA: %w", err)
+	}
+	return rec.bundle()
+}
+
+func (cfg Config) maker() maker {
+	return maker{keys: cfg.Keys, names: cfg.Names, subject: cfg.Subject, caLife: cfg.CALife, leafLife: cfg.LeafLife}
+}
+
+// Open loads the record and checks that its keys are there.
+func Open(cfg Config) (*Authority, error) {
+	a := &Authority{cfg: cfg, maker: cfg.maker(), nudge: make(chan struct{}, 1)}
+	rev, err := cfg.Records.Get(recordName, &a.rec)
+	if err != nil {
+		return nil, fmt.Errorf("open registry CA: %w", err)
+	}
+	a.rev = rev
+	for _, id := range a.rec.keys() {
+		if _, err := cfg.Keys.Load(id); err != nil {
+			return nil, fmt.Errorf("open registry CA: %w", err)
+		}
+	}
+	if a.wanted, err = a.rec.wanted(); err != nil {
+		return nil, fmt.Errorf("open registry CA: %w", err)
+	}
+	return a, nil
+}
+
+// Keys returns the private keys that the record names.
+func (a *Authority) Keys() []records.KeyID {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rec.keys()
+}
+
+// Nudge makes Run look again: a report came, or somebody is gone.
+func (a *Authority) Nudge() {
+	select {
+	case a.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// Run has the edge serve the record, takes each step that is due and renews by
+// age, until ctx ends. An error of the world (a full disk) is logged and tried
+// again; it never ends Run.
+func (a *Authority) Run(ctx context.Context) error {
+	for {
+		again, err := a.step(time.Now())
+		a.complain(err)
+		if again && err == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.nudge:
+		case <-time.After(a.cfg.Tick / 2): // evidence and deadlines age without a nudge
+		}
+	}
+}
+
+// step does the one next thing; again: there may be more.
+func (a *Authority) step(now time.Time) (again bool, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.publish(); err != nil {
+		return false, err
+	}
+	v := a.view(now)
+	if err := a.cover(v); err != nil {
+		return false, err
+	}
+	before := a.rec.Rotation
+	if faulty("no-gate") {
+		v.Hosts = nil
+	}
+	if next := before.Advance(v); next.Rev != before.Rev {
+		return true, a.change(next, now, "evidence", passedOver(next, v))
+	}
+	return a.renew(v)
+}
+
+func (a *Authority) complain(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != a.complaint && text != "" {
+		a.cfg.Log.Error("rotation is stuck", "err", text)
+	}
+	a.complaint = text
+}
+
+// publish gives the edge what the record says, if it has not got it yet. A
+// future chain that the edge refuses is not offered; hosts then say what they
+// think of the leaf.
+func (a *Authority) publish() error {
+	r := a.rec.Rotation
+	if a.published == r.Rev {
+		return nil
+	}
+	current, err := a.rec.pairs(a.cfg.Keys, r.Active, servedLinks(r.Chain))
+	if err != nil {
+		return err
+	}
+	var next map[string]*tls.Certificate
+	if r.Phase == Staged && !r.Rollback {
+		if next, err = a.rec.pairs(a.cfg.Keys, r.Other, servedLinks(r.OtherChain)); err != nil {
+			return err
+		}
+	}
+	if err := a.cfg.Publish(current, next); err != nil {
+		return fmt.Errorf("the edge refuses the certificates of revision %d: %w", r.Rev, err)
+	}
+	a.serving = Serving{Active: r.Active, Chain: r.Chain}
+	a.published = r.Rev
+	return nil
+}
+
+// servedLinks is chain itself but for the fault that serves a leaf alone.
+func servedLinks(chain []Link) []Link {
+	if faulty("no-predecessors") {
+		return nil
+	}
+	return chain
+}
+
+// cover marks hosts whose evidence is complete for the first time.
+func (a *Authority) cover(v View) error {
+	for _, h := range v.Hosts {
+		if h.Covered || h.Removed || h.Evidence == nil || !a.rec.Rotation.Complete(h, v) {
+			continue
+		}
+		if err := a.cfg.Cover(h.ID); err != nil {
+			return fmt.Errorf("cover host %s: %w", h.Name, err)
+		}
+		a.cfg.Log.Info("host covered", "host", h.Name, "generation", a.rec.Rotation.Generation)
+	}
+	return nil
+}
+
+// change makes next the record: certificates and keys first, then the record,
+// then the keys it forgets are destroyed, then whoever watches it is woken by
+// the store. The caller holds mu.
+func (a *Authority) change(next Rotation, now time.Time, by, detail string) error {
+	rec := a.rec
+	if next.LastCA != rec.Rotation.LastCA {
+		var err error
+		if rec, err = a.stage(rec, next, now); err != nil {
+			return err
+		}
+	}
+	event := eventOf(rec.Rotation, next)
+	rec.Rotation = next
+	rec.note(now, event, by, detail)
+	return a.write(rec, event)
+}
+
+// write makes rec durable and current. The caller holds mu.
+func (a *Authority) write(rec record, event string) error {
+	forgotten := rec.trim()
+	wanted, err := rec.wanted()
+	if err != nil {
+		return err
+	}
+	rev, err := a.cfg.Records.Put(recordName, a.rev, rec)
+	if err != nil {
+		return err
+	}
+	a.rec, a.rev, a.wanted = rec, rev, wanted
+	r := rec.Rotation
+	a.cfg.Log.Info("rotation", "phase", r.Phase, "event", event, "rotation", r.Number, "generation", r.Generation, "revision", r.Rev)
+	for _, id := range forgotten {
+		if err := a.cfg.Keys.Destroy(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stage adds the certificates of a new CA: itself, its predecessor signed by
+// the active one, and its leaves.
+func (a *Authority) stage(rec record, next Rotation, now time.Time) (record, error) {
+	ca, signer, err := a.maker.newCA(next.Other, now)
+	if err != nil {
+		return rec, err
+	}
+	active, err := rec.signer(a.cfg.Keys, next.Active)
+	if err != nil {
+		return rec, err
+	}
+	link, err := active.SignNext(signer.Cert)
+	if err != nil {
+		return rec, err
+	}
+	leaves, err := a.maker.newLeaves(next.Other, signer, now)
+	if err != nil {
+		return rec, err
+	}
+	rec.CAs = append(append([]caRecord(nil), rec.CAs...), ca)
+	rec.Links = append([]linkRecord{{Link: next.OtherChain[0], Cert: link.Raw}}, rec.Links...)
+	rec.Leaves = append(append([]leafRecord(nil), rec.Leaves...), leaves...)
+	return rec, nil
+}
+
+// eventOf names the step between two records for the history.
+func eventOf(before, after Rotation) string {
+	switch {
+	case after.Number > before.Number:
+		return "rotate"
+	case before.Phase == Staged && after.Phase == Switched:
+		return "switch"
+	case before.Phase == Staged && after.Phase == Retiring, after.Rollback && !before.Rollback:
+		return "rollback"
+	case before.Phase == Switched && after.Phase == Retiring:
+		return "retire"
+	case before.Phase == Retiring && after.Phase == Idle:
+		return "done"
+	case len(after.Skipped) > len(before.Skipped):
+		return "skip"
+	case after.Patience != before.Patience || !after.Deadline.Equal(before.Deadline):
+		return "deadline"
+	default:
+		return "leaf"
+	}
+}
+
+// passedOver names the hosts that a step did not wait for.
+func passedOver(next Rotation, v View) string {
+	var names []string
+	for _, h := range v.Hosts {
+		if h.Covered && !h.Removed && next.Phase != Idle && !next.Complete(h, v) && !next.waited(h, v) {
+			names = append(names, h.Name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("not waited for: %v", names)
+}
+
+// Rotate starts a rotation. Patience is how long gone hosts are waited for
+// after each step; 0: the configured deadline.
+func (a *Authority) Rotate(by string, patience time.Duration) (number, generation uint64, err error) {
+	if patience == 0 {
+		patience = a.cfg.Deadline
+	}
+	err = a.event(by, "", func(v View) (Rotation, error) { return a.rec.Rotation.Rotate(v, patience) })
+	w := a.Wanted()
+	return w.Number, w.Bundle.Generation, err
+}
+
+// Skip passes over a host for the rest of the rotation under way.
+func (a *Authority) Skip(by, id, name string) error {
+	return a.event(by, name, func(View) (Rotation, error) { return a.rec.Rotation.Skip(id) })
+}
+
+// Wait sets how long gone hosts are waited for in the rotation under way.
+func (a *Authority) Wait(by string, patience time.Duration) error {
+	return a.event(by, patience.String(), func(v View) (Rotation, error) { return a.rec.Rotation.Wait(v, patience) })
+}
+
+// Rollback takes a staged rotation back.
+func (a *Authority) Rollback(by string) error {
+	return a.event(by, "", func(View) (Rotation, error) { return a.rec.Rotation.TakeBack() })
+}
+
+// event lets one event happen and wakes Run, which does what follows from it.
+func (a *Authority) event(by, detail string, happen func(View) (Rotation, error)) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	defer a.Nudge()
+	now := time.Now()
+	next, err := happen(a.view(now))
+	if err != nil || next.Rev == a.rec.Rotation.Rev {
+		return err
+	}
+	return a.change(next, now, by, detail)
+}
+
+// Wanted returns what every host should have now.
+func (a *Authority) Wanted() Wanted {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.wanted
+}
+
+func (rec record) wanted() (Wanted, error) {
+	b, err := rec.bundle()
+	if err != nil {
+		return Wanted{}, err
+	}
+	r := rec.Rotation
+	w := Wanted{Revision: r.Rev, Number: r.Number, Bundle: b}
+	for _, l := range rec.Leaves {
+		next := l.CA == r.Other
+		if next && (r.Phase != Staged || r.Rollback) {
+			continue // what goes is no longer anybody's business
+		}
+		w.Leaves = append(w.Leaves, Leaf{Host: l.Host, Cert: l.Cert, Next: next})
+	}
+	if len(w.Leaves) == 0 {
+		return Wanted{}, errors.New("the record has no leaf: restore it from a backup")
+	}
+	return w, nil
+}

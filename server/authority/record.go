@@ -1,0 +1,260 @@
+package authority
+
+import (
+	"crypto/ecdsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/trustcast/trustcast/certs"
+	"github.com/trustcast/trustcast/server/records"
+)
+
+// recordName is the one record of this package.
+const recordName = "authority"
+
+// maxHistory bounds the kept history; a yearly rotation and monthly leaves make
+// about 20 entries a year.
+const maxHistory = 500
+
+// record is what survives: the rotation and the certificates behind its
+// numbers. Keys are in files of their own, named here by hash.
+type record struct {
+	Rotation Rotation     `json:"rotation"`
+	CAs      []caRecord   `json:"cas"`
+	Links    []linkRecord `json:"links"`
+	Leaves   []leafRecord `json:"leaves"`
+	History  []Entry      `json:"history"`
+}
+
+type caRecord struct {
+	ID   CAID   `json:"id"`
+	Cert []byte `json:"cert"`
+	// Key is empty once the rotation has forgotten the CA.
+	Key records.KeyID `json:"key,omitempty"`
+}
+
+type linkRecord struct {
+	Link
+	Cert []byte `json:"cert"`
+}
+
+type leafRecord struct {
+	CA   CAID          `json:"ca"`
+	Host string        `json:"host"`
+	Cert []byte        `json:"cert"`
+	Key  records.KeyID `json:"key"`
+	// Made is when it was signed; NotBefore is back-dated.
+	Made time.Time `json:"made"`
+}
+
+// Entry is one line of the history.
+type Entry struct {
+	Time       time.Time `json:"time"`
+	Rotation   uint64    `json:"rotation"`
+	Generation uint64    `json:"generation"`
+	// Event is "created", "rotate", "switch", "retire", "done", "rollback",
+	// "skip", "deadline" or "leaf".
+	Event string `json:"event"`
+	// By is the operator ("uid 0"), "age", or "evidence".
+	By     string `json:"by"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// note appends to the history, dropping the oldest beyond the bound.
+func (rec *record) note(at time.Time, event, by, detail string) {
+	rec.History = append(slices.Clone(rec.History), Entry{
+		Time: at.UTC(), Rotation: rec.Rotation.Number, Generation: rec.Rotation.Generation,
+		Event: event, By: by, Detail: detail,
+	})
+	if over := len(rec.History) - maxHistory; over > 0 {
+		rec.History = rec.History[over:]
+	}
+}
+
+// trim drops what the rotation no longer names and returns the keys to destroy
+// once the record is durable.
+func (rec *record) trim() []records.KeyID {
+	r := rec.Rotation
+	var gone []records.KeyID
+	inChain := func(l linkRecord) bool {
+		return slices.Contains(r.Chain, l.Link) || slices.Contains(r.OtherChain, l.Link)
+	}
+	rec.Links = slices.DeleteFunc(slices.Clone(rec.Links), func(l linkRecord) bool { return !inChain(l) })
+	live := func(id CAID) bool { return id == r.Active || id == r.Other }
+	var cas []caRecord
+	for _, ca := range rec.CAs {
+		if !live(ca.ID) {
+			gone = append(gone, ca.Key)
+			continue
+		}
+		cas = append(cas, ca)
+	}
+	var leaves []leafRecord
+	for _, l := range rec.Leaves {
+		if !live(l.CA) {
+			gone = append(gone, l.Key)
+			continue
+		}
+		leaves = append(leaves, l)
+	}
+	rec.CAs, rec.Leaves = cas, leaves
+	return gone
+}
+
+// keys returns every key that the record names.
+func (rec record) keys() []records.KeyID {
+	var ids []records.KeyID
+	for _, ca := range rec.CAs {
+		ids = append(ids, ca.Key)
+	}
+	for _, l := range rec.Leaves {
+		ids = append(ids, l.Key)
+	}
+	return ids
+}
+
+func (rec record) ca(id CAID) (caRecord, error) {
+	for _, ca := range rec.CAs {
+		if ca.ID == id {
+			return ca, nil
+		}
+	}
+	return caRecord{}, fmt.Errorf("the record has no certificate of CA %d: restore it from a backup", id)
+}
+
+// cert returns the certificate of a CA that the record holds.
+func (rec record) cert(id CAID) (*x509.Certificate, error) {
+	ca, err := rec.ca(id)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(ca.Cert)
+}
+
+// bundle returns the certificates that hosts should have.
+func (rec record) bundle() (certs.Bundle, error) {
+	b := certs.Bundle{Generation: rec.Rotation.Generation}
+	for _, id := range rec.Rotation.Bundle {
+		cert, err := rec.cert(id)
+		if err != nil {
+			return certs.Bundle{}, err
+		}
+		b.Roots = append(b.Roots, cert)
+	}
+	return b, nil
+}
+
+// chain returns the predecessors' certificates in order.
+func (rec record) chain(links []Link) ([][]byte, error) {
+	var out [][]byte
+	for _, want := range links {
+		i := slices.IndexFunc(rec.Links, func(l linkRecord) bool { return l.Link == want })
+		if i < 0 {
+			return nil, fmt.Errorf("the record has no predecessor %d signed by %d: restore it from a backup", want.CA, want.By)
+		}
+		out = append(out, rec.Links[i].Cert)
+	}
+	return out, nil
+}
+
+// pairs returns what an edge serves under a CA: for each host name its leaf,
+// predecessors and key.
+func (rec record) pairs(keys *records.Keys, id CAID, links []Link) (map[string]*tls.Certificate, error) {
+	if id == 0 {
+		return nil, nil
+	}
+	chain, err := rec.chain(links)
+	if err != nil {
+		return nil, err
+	}
+	pairs := map[string]*tls.Certificate{}
+	for _, l := range rec.Leaves {
+		if l.CA != id {
+			continue
+		}
+		key, err := keys.Load(l.Key)
+		if err != nil {
+			return nil, err
+		}
+		leaf, err := x509.ParseCertificate(l.Cert)
+		if err != nil {
+			return nil, fmt.Errorf("leaf for %s: %w", l.Host, err)
+		}
+		pairs[l.Host] = &tls.Certificate{
+			Certificate: append([][]byte{l.Cert}, chain...),
+			PrivateKey:  key,
+			Leaf:        leaf,
+		}
+	}
+	return pairs, nil
+}
+
+// maker makes certificates: what a new CA and its leaves look like.
+type maker struct {
+	keys             *records.Keys
+	names            []certs.Name
+	subject          pkix.Name
+	caLife, leafLife time.Duration
+}
+
+// newCA makes CA number id with a key that is durable already.
+func (m maker) newCA(id CAID, now time.Time) (caRecord, certs.CA, error) {
+	keyID, key, err := m.keys.New()
+	if err != nil {
+		return caRecord{}, certs.CA{}, err
+	}
+	ca, err := certs.NewCA(certs.CATemplate{
+		Subject:   m.subject,
+		Number:    uint64(id),
+		Names:     m.names,
+		NotBefore: now.Add(-certs.CABackdate),
+		NotAfter:  now.Add(m.caLife),
+	}, key)
+	if err != nil {
+		return caRecord{}, certs.CA{}, err
+	}
+	return caRecord{ID: id, Cert: ca.Cert.Raw, Key: keyID}, ca, nil
+}
+
+// newLeaves makes a leaf for each host name under ca.
+func (m maker) newLeaves(id CAID, ca certs.CA, now time.Time) ([]leafRecord, error) {
+	var leaves []leafRecord
+	seen := map[string]bool{}
+	for _, name := range m.names {
+		if seen[name.Host] { // aliases may differ by port only
+			continue
+		}
+		seen[name.Host] = true
+		keyID, key, err := m.keys.New()
+		if err != nil {
+			return nil, err
+		}
+		leaf, err := ca.SignLeaf(m.leafHost(name.Host), key.Public(), now.Add(-certs.LeafBackdate), now.Add(m.leafLife))
+		if err != nil {
+			return nil, err
+		}
+		leaves = append(leaves, leafRecord{CA: id, Host: name.Host, Cert: leaf.Raw, Key: keyID, Made: now})
+	}
+	return leaves, nil
+}
+
+// signer loads a CA with its key.
+func (rec record) signer(keys *records.Keys, id CAID) (certs.CA, error) {
+	ca, err := rec.ca(id)
+	if err != nil {
+		return certs.CA{}, err
+	}
+	cert, err := x509.ParseCertificate(ca.Cert)
+	if err != nil {
+		return certs.CA{}, fmt.Errorf("CA %d: %w", id, err)
+	}
+	var key *ecdsa.PrivateKey
+	if key, err = keys.Load(ca.Key); err != nil {
+		return certs.CA{}, err
+	}
+	return certs.CA{Cert: cert, Key: key}, nil
+}

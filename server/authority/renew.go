@@ -1,0 +1,153 @@
+package authority
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/trustcast/trustcast/certs"
+)
+
+// spread is the part of a life over which renewals are spread after their two
+// thirds, so that registries made together do not renew together.
+const spread = 0.05
+
+// RenewAt returns when a certificate made at a time is replaced: at 2/3 of its
+// life plus up to 5 % of it, a number drawn from the certificate itself so that
+// a restart does not draw again.
+func RenewAt(cert *x509.Certificate, made time.Time) time.Time {
+	life := cert.NotAfter.Sub(made)
+	sum := sha256.Sum256(cert.Raw)
+	draw := float64(binary.BigEndian.Uint32(sum[:4])) / (1 << 32)
+	return made.Add(life*2/3 + time.Duration(spread*draw*float64(life)))
+}
+
+// renew replaces what is old enough: leaves in any phase, the CA when idle and
+// the window is open.
+func (a *Authority) renew(v View) (again bool, err error) {
+	for _, id := range []CAID{a.rec.Rotation.Active, a.rec.Rotation.Other} {
+		due, err := a.leavesDue(id, v.Now)
+		if err != nil {
+			return false, err
+		}
+		if due {
+			return true, a.renewLeaves(id, v.Now)
+		}
+	}
+	if a.rec.Rotation.Phase != Idle || !a.cfg.Window.Open(v.Now) {
+		return false, nil
+	}
+	cert, err := a.rec.cert(a.rec.Rotation.Active)
+	if err != nil {
+		return false, err
+	}
+	if v.Now.Before(RenewAt(cert, cert.NotBefore.Add(certs.CABackdate))) {
+		return false, nil
+	}
+	next, err := a.rec.Rotation.Rotate(v, a.cfg.Deadline)
+	if err != nil {
+		return false, err
+	}
+	return true, a.change(next, v.Now, "age", cert.Subject.CommonName)
+}
+
+// leavesDue: a leaf of the CA is old enough, and a new one would live longer by
+// a day at least (or a tenth of its life, for short lives).
+func (a *Authority) leavesDue(id CAID, now time.Time) (bool, error) {
+	for _, l := range a.rec.Leaves {
+		if l.CA != id {
+			continue
+		}
+		leaf, err := x509.ParseCertificate(l.Cert)
+		if err != nil {
+			return false, fmt.Errorf("leaf for %s: %w", l.Host, err)
+		}
+		ca, err := a.rec.cert(id)
+		if err != nil {
+			return false, err
+		}
+		end := now.Add(a.cfg.LeafLife)
+		if end.After(ca.NotAfter) {
+			end = ca.NotAfter
+		}
+		gain := min(24*time.Hour, a.cfg.LeafLife/10)
+		if !now.Before(RenewAt(leaf, l.Made)) && end.Sub(leaf.NotAfter) >= gain {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// renewLeaves replaces all leaves of a CA; bundle and generation stay. The old
+// keys are destroyed once the record forgot them; connections in flight hold
+// theirs in memory.
+func (a *Authority) renewLeaves(id CAID, now time.Time) error {
+	signer, err := a.rec.signer(a.cfg.Keys, id)
+	if err != nil {
+		return err
+	}
+	leaves, err := a.maker.newLeaves(id, signer, now)
+	if err != nil {
+		return err
+	}
+	rec := a.rec
+	old := rec.Leaves
+	rec.Leaves = slices.DeleteFunc(slices.Clone(old), func(l leafRecord) bool { return l.CA == id })
+	rec.Leaves = append(rec.Leaves, leaves...)
+	rec.Rotation = rec.Rotation.RenewLeaf()
+	rec.note(now, "leaf", "age", signer.Cert.Subject.CommonName)
+	if err := a.write(rec, "leaf"); err != nil {
+		return err
+	}
+	for _, l := range old {
+		if l.CA == id {
+			if err := a.cfg.Keys.Destroy(l.Key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Window is a daily span of time, in UTC. The zero value is always open.
+type Window struct{ from, to time.Duration }
+
+// ParseWindow reads "HH:MM-HH:MM"; "" is always.
+func ParseWindow(s string) (Window, error) {
+	if s == "" {
+		return Window{}, nil
+	}
+	bad := fmt.Errorf("window %q: give HH:MM-HH:MM in UTC, for example 22:00-04:00", s)
+	a, b, ok := strings.Cut(s, "-")
+	if !ok {
+		return Window{}, bad
+	}
+	from, err1 := time.Parse("15:04", strings.TrimSpace(a))
+	to, err2 := time.Parse("15:04", strings.TrimSpace(b))
+	if err := errors.Join(err1, err2); err != nil {
+		return Window{}, bad
+	}
+	return Window{from: sinceMidnight(from), to: sinceMidnight(to)}, nil
+}
+
+// Open says whether t lies in the window.
+func (w Window) Open(t time.Time) bool {
+	at := sinceMidnight(t.UTC())
+	switch {
+	case w.from == w.to:
+		return true
+	case w.from < w.to:
+		return at >= w.from && at < w.to
+	default: // over midnight
+		return at >= w.from || at < w.to
+	}
+}
+
+func sinceMidnight(t time.Time) time.Duration {
+	return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute
+}

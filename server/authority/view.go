@@ -1,0 +1,126 @@
+package authority
+
+import (
+	"crypto/x509"
+	"slices"
+	"time"
+
+	"github.com/trustcast/trustcast/certs"
+)
+
+// view translates what hosts reported, in fingerprints, into the rotation's
+// numbers. The caller holds mu.
+func (a *Authority) view(now time.Time) View {
+	r := a.rec.Rotation
+	v := View{Now: now, Tick: a.cfg.Tick, Serving: a.serving}
+	number := map[certs.Fingerprint]CAID{}
+	for _, root := range a.rec.CAs {
+		if cert, err := x509.ParseCertificate(root.Cert); err == nil { // Open has parsed them all
+			number[certs.FingerprintOf(cert)] = root.ID
+		}
+	}
+	wanted := a.wanted.Bundle.Fingerprint()
+	for _, h := range a.cfg.Hosts() {
+		host := Host{ID: h.ID, Name: h.Name, Removed: h.Removed, Covered: h.Covered, Present: h.Present}
+		if e := h.Evidence; e != nil {
+			host.Evidence = &Evidence{
+				Revision: e.Revision, Number: e.Rotation, Generation: e.Generation,
+				Offline: e.Offline, Probe: e.Probe, Live: e.Live,
+				Age: now.Sub(h.Received), Problem: e.Problem,
+			}
+			if e.Fingerprint == wanted {
+				host.Evidence.Bundle = r.Bundle
+			}
+			for _, fp := range e.SoloRoots {
+				if id, ok := number[fp]; ok && !slices.Contains(host.Evidence.Solo, id) {
+					host.Evidence.Solo = append(host.Evidence.Solo, id)
+				}
+			}
+		}
+		v.Hosts = append(v.Hosts, host)
+	}
+	return v
+}
+
+// Certificate describes one registry CA for people.
+type Certificate struct {
+	// Role is "active", "other" or "predecessor".
+	Role string
+	Cert *x509.Certificate
+}
+
+// State is all that status and `ca show` print.
+type State struct {
+	Rotation Rotation
+	Bundle   certs.Bundle
+	// Serving is what the edge presents: the issuing CA, the end of the leaf
+	// that ends first and the number of predecessors.
+	Issuer       *x509.Certificate
+	LeafEnds     time.Time
+	Predecessors int
+	// Other is the CA that comes or goes, nil for none.
+	Other        *x509.Certificate
+	Waiting      []Wait
+	Certificates []Certificate
+	History      []Entry
+}
+
+// State returns the state at one moment.
+func (a *Authority) State() (State, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	rec, r := a.rec, a.rec.Rotation
+	s := State{Rotation: r, Bundle: a.wanted.Bundle, History: rec.History, Predecessors: len(a.serving.Chain)}
+	s.Waiting = r.Waiting(a.view(time.Now()))
+	for _, ca := range rec.CAs {
+		cert, err := x509.ParseCertificate(ca.Cert)
+		if err != nil {
+			return State{}, err
+		}
+		role := "active"
+		if ca.ID == r.Other {
+			role = "other"
+			s.Other = cert
+		}
+		if ca.ID == a.serving.Active {
+			s.Issuer = cert
+		}
+		s.Certificates = append(s.Certificates, Certificate{Role: role, Cert: cert})
+	}
+	for _, l := range rec.Links {
+		cert, err := x509.ParseCertificate(l.Cert)
+		if err != nil {
+			return State{}, err
+		}
+		s.Certificates = append(s.Certificates, Certificate{Role: "predecessor", Cert: cert})
+	}
+	for _, l := range rec.Leaves {
+		leaf, err := x509.ParseCertificate(l.Cert)
+		if err != nil {
+			return State{}, err
+		}
+		if l.CA == r.Active && (s.LeafEnds.IsZero() || leaf.NotAfter.Before(s.LeafEnds)) {
+			s.LeafEnds = leaf.NotAfter
+		}
+	}
+	if s.Issuer == nil { // before the first publish
+		cert, err := rec.cert(r.Active)
+		if err != nil {
+			return State{}, err
+		}
+		s.Issuer = cert
+	}
+	return s, nil
+}
+
+// Complete says of each host, by ID, whether its evidence is complete now.
+func (a *Authority) Complete() map[string]bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v := a.view(time.Now())
+	complete := map[string]bool{}
+	for _, h := range v.Hosts {
+		complete[h.ID] = h.Evidence != nil && a.rec.Rotation.Complete(h, v)
+	}
+	return complete
+}
