@@ -250,10 +250,14 @@ func (r Rotation) waited(h Host, v View) bool {
 // Complete says whether a host's evidence covers it by the promises: it has the
 // wanted bundle and everything in it works.
 func (r Rotation) Complete(h Host, v View) bool {
-	phase := r.Phase
-	if phase == Retiring { // ends on the new bundle alone; completeness asks for more
-		phase = Idle
-	}
-	lack, _ := r.lacks(h, v, phase)
+	lack, _ := r.judge(h, v)
 	return lack == ""
+}
+
+// judge says what a host's evidence lacks to be complete, in any phase.
+func (r Rotation) judge(h Host, v View) (lack string, refused bool) {
+	if r.Phase == Retiring { // ends on the new bundle alone; completeness asks for more
+		return r.lacks(h, v, Idle)
+	}
+	return r.lacks(h, v, r.Phase)
 }

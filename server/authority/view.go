@@ -113,14 +113,24 @@ func (a *Authority) State() (State, error) {
 	return s, nil
 }
 
-// Complete says of each host, by ID, whether its evidence is complete now.
-func (a *Authority) Complete() map[string]bool {
+// Verdict is what a host's evidence amounts to.
+type Verdict struct {
+	// Complete: it has the wanted bundle and everything in it works.
+	Complete bool
+	// Refused: it looked and said no. Lack says what is missing.
+	Refused bool
+	Lack    string
+}
+
+// Verdicts judges the evidence of each host, by ID.
+func (a *Authority) Verdicts() map[string]Verdict {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	v := a.view(time.Now())
-	complete := map[string]bool{}
+	verdicts := map[string]Verdict{}
 	for _, h := range v.Hosts {
-		complete[h.ID] = h.Evidence != nil && a.rec.Rotation.Complete(h, v)
+		lack, refused := a.rec.Rotation.judge(h, v)
+		verdicts[h.ID] = Verdict{Complete: lack == "", Refused: refused, Lack: lack}
 	}
-	return complete
+	return verdicts
 }

@@ -679,10 +679,9 @@ type Wanted struct {
 	// Random delay before a fetch that gossip or a reconnect causes.
 	Window *durationpb.Duration `protobuf:"bytes,8,opt,name=window,proto3" json:"window,omitempty"`
 	// Where the registry listens (host:port), dialled when a name does not resolve.
-	RegistryAddress string                 `protobuf:"bytes,9,opt,name=registry_address,json=registryAddress,proto3" json:"registry_address,omitempty"`
-	Gossip          *Gossip                `protobuf:"bytes,10,opt,name=gossip,proto3" json:"gossip,omitempty"`
-	ControlCas      [][]byte               `protobuf:"bytes,11,rep,name=control_cas,json=controlCas,proto3" json:"control_cas,omitempty"`
-	Time            *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=time,proto3" json:"time,omitempty"`
+	RegistryAddress string   `protobuf:"bytes,9,opt,name=registry_address,json=registryAddress,proto3" json:"registry_address,omitempty"`
+	Gossip          *Gossip  `protobuf:"bytes,10,opt,name=gossip,proto3" json:"gossip,omitempty"`
+	ControlCas      [][]byte `protobuf:"bytes,11,rep,name=control_cas,json=controlCas,proto3" json:"control_cas,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -790,13 +789,6 @@ func (x *Wanted) GetGossip() *Gossip {
 func (x *Wanted) GetControlCas() [][]byte {
 	if x != nil {
 		return x.ControlCas
-	}
-	return nil
-}
-
-func (x *Wanted) GetTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Time
 	}
 	return nil
 }
@@ -915,7 +907,7 @@ const file_trustcast_v1_agent_proto_rawDesc = "" +
 	"\aproblem\x18\v \x01(\tR\aproblem\x12\x16\n" +
 	"\x06gossip\x18\f \x01(\tR\x06gossip\x12\x18\n" +
 	"\aversion\x18\r \x01(\tR\aversion\x12.\n" +
-	"\x04time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xc6\x03\n" +
+	"\x04time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x96\x03\n" +
 	"\x06Wanted\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1a\n" +
 	"\brotation\x18\x02 \x01(\x04R\brotation\x12\x1e\n" +
@@ -931,8 +923,7 @@ const file_trustcast_v1_agent_proto_rawDesc = "" +
 	"\x06gossip\x18\n" +
 	" \x01(\v2\x14.trustcast.v1.GossipR\x06gossip\x12\x1f\n" +
 	"\vcontrol_cas\x18\v \x03(\fR\n" +
-	"controlCas\x12.\n" +
-	"\x04time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"P\n" +
+	"controlCas\"P\n" +
 	"\x04Leaf\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x12\n" +
@@ -990,18 +981,17 @@ var file_trustcast_v1_agent_proto_depIdxs = []int32{
 	12, // 7: trustcast.v1.Wanted.tick:type_name -> google.protobuf.Duration
 	12, // 8: trustcast.v1.Wanted.window:type_name -> google.protobuf.Duration
 	7,  // 9: trustcast.v1.Wanted.gossip:type_name -> trustcast.v1.Gossip
-	11, // 10: trustcast.v1.Wanted.time:type_name -> google.protobuf.Timestamp
-	1,  // 11: trustcast.v1.AgentService.Enroll:input_type -> trustcast.v1.EnrollRequest
-	3,  // 12: trustcast.v1.AgentService.Renew:input_type -> trustcast.v1.RenewRequest
-	5,  // 13: trustcast.v1.AgentService.Sync:input_type -> trustcast.v1.SyncRequest
-	2,  // 14: trustcast.v1.AgentService.Enroll:output_type -> trustcast.v1.EnrollResponse
-	4,  // 15: trustcast.v1.AgentService.Renew:output_type -> trustcast.v1.RenewResponse
-	6,  // 16: trustcast.v1.AgentService.Sync:output_type -> trustcast.v1.SyncResponse
-	14, // [14:17] is the sub-list for method output_type
-	11, // [11:14] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	1,  // 10: trustcast.v1.AgentService.Enroll:input_type -> trustcast.v1.EnrollRequest
+	3,  // 11: trustcast.v1.AgentService.Renew:input_type -> trustcast.v1.RenewRequest
+	5,  // 12: trustcast.v1.AgentService.Sync:input_type -> trustcast.v1.SyncRequest
+	2,  // 13: trustcast.v1.AgentService.Enroll:output_type -> trustcast.v1.EnrollResponse
+	4,  // 14: trustcast.v1.AgentService.Renew:output_type -> trustcast.v1.RenewResponse
+	6,  // 15: trustcast.v1.AgentService.Sync:output_type -> trustcast.v1.SyncResponse
+	13, // [13:16] is the sub-list for method output_type
+	10, // [10:13] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_trustcast_v1_agent_proto_init() }

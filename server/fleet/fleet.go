@@ -1,0 +1,350 @@
+// Package fleet is what each host last reported: its evidence, when it last gave
+// a sign, whether a stream of it is open, and whether it is covered by the
+// promises.
+//
+// Presence is observed and absence never assumed: a host is present until it
+// gave no sign for GoneAfter, counted from its last sign or this fleet's
+// opening, whichever is later. Evidence is volatile on purpose, a restart loses
+// it and asks again; only "covered" and a coarse "last seen" are records. Who a
+// host is, identity knows; what follows from its evidence, authority decides.
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/trustcast/trustcast/certs"
+	"github.com/trustcast/trustcast/server/records"
+)
+
+const (
+	prefix = "fleet/"
+	// answerWithin is how long an older stream of the same identity may take
+	// to show that it lives before a newer one replaces it.
+	answerWithin = 5 * time.Second
+	// seenEvery is how often "last seen" is written: it only serves to forget
+	// hosts that were silent for ForgetAfter.
+	seenEvery = 24 * time.Hour
+	// ForgetAfter is when a silent host is forgotten (DESIGN §5.2).
+	ForgetAfter = 90 * 24 * time.Hour
+)
+
+// ErrCloned says that another machine uses the same identity right now.
+var ErrCloned = errors.New("another machine uses this host's identity right now")
+
+// Config introduces the fleet to the rest of the server.
+type Config struct {
+	Records *records.Store
+	// GoneAfter is how long a host may give no sign.
+	GoneAfter time.Duration
+	// Alive says whether gossip sees a host; it can keep a host present, never
+	// make it gone. Nil: no gossip.
+	Alive func(id string) bool
+	// Changed is called after evidence or presence changed; it must not block.
+	Changed func()
+}
+
+// Fleet is the table of hosts. Its methods are safe for concurrent use.
+type Fleet struct {
+	cfg    Config
+	opened time.Time
+
+	mu    sync.Mutex
+	hosts map[string]*host // by ID
+}
+
+// host is what is known of one; guarded by Fleet.mu.
+type host struct {
+	stream   *Stream // the newest; nil when none is open
+	lastSign time.Time
+	evidence *certs.Evidence
+	received time.Time
+	details  Details
+	rec      record
+	rev      uint64
+}
+
+type record struct {
+	Covered  bool      `json:"covered"`
+	LastSeen time.Time `json:"last_seen"`
+}
+
+// Details of a report that only people read.
+type Details struct {
+	// Gossip is "ok", "unreachable" or "off".
+	Gossip, Version, Address string
+	// Skew is the host's clock minus ours.
+	Skew time.Duration
+}
+
+// State of one host at one moment.
+type State struct {
+	Covered, Present, Connected bool
+	// LastSign is zero when there was none since the fleet was opened.
+	LastSign time.Time
+	LastSeen time.Time
+	// Evidence of the newest stream; nil: none. Received goes with it.
+	Evidence *certs.Evidence
+	Received time.Time
+	Details  Details
+}
+
+// Open loads what is durable of each host.
+func Open(cfg Config) (*Fleet, error) {
+	f := &Fleet{cfg: cfg, opened: time.Now(), hosts: map[string]*host{}}
+	for _, name := range cfg.Records.List(prefix) {
+		h := &host{}
+		rev, err := cfg.Records.Get(name, &h.rec)
+		if err != nil {
+			return nil, fmt.Errorf("open fleet: %w", err)
+		}
+		h.rev = rev
+		f.hosts[name[len(prefix):]] = h
+	}
+	return f, nil
+}
+
+// Stream is an open Sync stream of a host.
+type Stream struct {
+	fleet *Fleet
+	id    string
+	wake  chan struct{} // one slot: send the newest wanted state
+	ended chan struct{} // closed by Close or by a newer stream
+	once  sync.Once
+	// answered counts reports; guarded by Fleet.mu.
+	answered int
+}
+
+// Attach makes a stream the host's newest. If an older one is open it is asked
+// for a sign of life; when it answers within five seconds the new one is refused
+// with ErrCloned, else it replaces it. Older evidence is void from here on only
+// once the new stream reports.
+func (f *Fleet) Attach(ctx context.Context, id string) (*Stream, error) {
+	s := &Stream{fleet: f, id: id, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	f.mu.Lock()
+	old := f.host(id).stream
+	f.mu.Unlock()
+	if old != nil && old.answers(ctx) {
+		return nil, ErrCloned
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.host(id)
+	if h.stream != nil {
+		h.stream.end()
+	}
+	h.stream = s
+	return s, nil
+}
+
+// answers wakes the stream and waits for a report on it.
+func (s *Stream) answers(ctx context.Context) bool {
+	before := s.reports()
+	s.Wake()
+	deadline := time.NewTimer(answerWithin)
+	defer deadline.Stop()
+	look := time.NewTicker(50 * time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-s.ended:
+			return false
+		case <-deadline.C:
+			return false
+		case <-look.C:
+			if s.reports() > before {
+				return true
+			}
+		}
+	}
+}
+
+func (s *Stream) reports() int {
+	s.fleet.mu.Lock()
+	defer s.fleet.mu.Unlock()
+	return s.answered
+}
+
+// Wake asks for the newest wanted state to be sent.
+func (s *Stream) Wake() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Woken is nudged when the newest wanted state shall be sent.
+func (s *Stream) Woken() <-chan struct{} { return s.wake }
+
+// Ended is closed when the stream must close: the host was removed or a newer
+// stream took over.
+func (s *Stream) Ended() <-chan struct{} { return s.ended }
+
+func (s *Stream) end() { s.once.Do(func() { close(s.ended) }) }
+
+// Close detaches the stream; the host's evidence ages from here on.
+func (s *Stream) Close() {
+	f := s.fleet
+	f.mu.Lock()
+	if h := f.host(s.id); h.stream == s {
+		h.stream = nil
+		h.lastSign = time.Now()
+	}
+	f.mu.Unlock()
+	s.end()
+	f.cfg.Changed()
+}
+
+// Report takes a host's evidence, if the stream is its newest and the report is
+// newer than the last one.
+func (s *Stream) Report(e certs.Evidence, d Details) error {
+	f := s.fleet
+	now := time.Now()
+	f.mu.Lock()
+	h := f.host(s.id)
+	if h.stream != s {
+		f.mu.Unlock()
+		return errors.New("a newer stream of this host took over")
+	}
+	s.answered++
+	h.lastSign = now
+	h.details = d
+	if h.evidence == nil || s.answered == 1 || e.NewerThan(*h.evidence) {
+		h.evidence, h.received = &e, now
+	}
+	err := f.seen(s.id, h, now)
+	f.mu.Unlock()
+	f.cfg.Changed()
+	return err
+}
+
+// seen writes "last seen" now and then. The caller holds mu.
+func (f *Fleet) seen(id string, h *host, now time.Time) error {
+	if h.rev != 0 && now.Sub(h.rec.LastSeen) < seenEvery {
+		return nil
+	}
+	rec := h.rec
+	rec.LastSeen = now.UTC()
+	return f.put(id, h, rec)
+}
+
+func (f *Fleet) put(id string, h *host, rec record) error {
+	rev, err := f.cfg.Records.Put(prefix+id, h.rev, rec)
+	if err != nil {
+		return err
+	}
+	h.rec, h.rev = rec, rev
+	return nil
+}
+
+// Cover marks a host as covered, durably.
+func (f *Fleet) Cover(id string) error { return f.setCovered(id, true) }
+
+// Uncover is for a host that enrols: the promises count again from its first
+// complete evidence on.
+func (f *Fleet) Uncover(id string) error { return f.setCovered(id, false) }
+
+func (f *Fleet) setCovered(id string, covered bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.host(id)
+	if h.rec.Covered == covered {
+		return nil
+	}
+	rec := h.rec
+	rec.Covered = covered
+	if rec.LastSeen.IsZero() {
+		rec.LastSeen = time.Now().UTC()
+	}
+	return f.put(id, h, rec)
+}
+
+// Drop closes a removed host's stream and forgets what it reported.
+func (f *Fleet) Drop(id string) error {
+	f.mu.Lock()
+	h, ok := f.hosts[id]
+	if !ok {
+		f.mu.Unlock()
+		return nil
+	}
+	delete(f.hosts, id)
+	if h.stream != nil {
+		h.stream.end()
+	}
+	var err error
+	if h.rev != 0 {
+		err = f.cfg.Records.Delete(prefix+id, h.rev)
+	}
+	f.mu.Unlock()
+	f.cfg.Changed()
+	return err
+}
+
+// WakeAll asks every open stream to send the newest wanted state.
+func (f *Fleet) WakeAll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, h := range f.hosts {
+		if h.stream != nil {
+			h.stream.Wake()
+		}
+	}
+}
+
+// Size is how many hosts are known.
+func (f *Fleet) Size() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.hosts)
+}
+
+// State returns what is known of a host now.
+func (f *Fleet) State(id string) State {
+	alive := f.cfg.Alive != nil && f.cfg.Alive(id)
+	now := time.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h, ok := f.hosts[id]
+	if !ok {
+		return State{Present: alive || now.Sub(f.opened) < f.cfg.GoneAfter}
+	}
+	if alive { // gossip is a sign too, and counts from when it was last seen
+		h.lastSign = now
+	}
+	last := h.lastSign
+	if last.Before(f.opened) {
+		last = f.opened
+	}
+	s := State{
+		Covered:   h.rec.Covered,
+		Connected: h.stream != nil,
+		LastSign:  h.lastSign,
+		LastSeen:  h.rec.LastSeen,
+		Received:  h.received,
+		Details:   h.details,
+	}
+	s.Present = s.Connected || alive || now.Sub(last) < f.cfg.GoneAfter
+	if h.evidence != nil {
+		e := *h.evidence
+		s.Evidence = &e
+	}
+	return s
+}
+
+// host returns the entry of id, making it if needed. The caller holds mu.
+func (f *Fleet) host(id string) *host {
+	h, ok := f.hosts[id]
+	if !ok {
+		h = &host{}
+		f.hosts[id] = h
+	}
+	return h
+}

@@ -1,0 +1,234 @@
+package server
+
+import (
+	"context"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/trustcast/trustcast/certs"
+	"github.com/trustcast/trustcast/internal/durable"
+	"github.com/trustcast/trustcast/server/authority"
+	"github.com/trustcast/trustcast/server/identity"
+	"github.com/trustcast/trustcast/server/records"
+	"github.com/trustcast/trustcast/server/users"
+)
+
+// siteRecord is the record of what Init fixes.
+const siteRecord = "site"
+
+// site is what a data directory is for.
+type site struct {
+	Domain  string   `json:"domain"`
+	Aliases []string `json:"aliases"`
+	Subject string   `json:"subject"`
+}
+
+// names returns the domain and its aliases, parsed.
+func (s site) names() ([]certs.Name, error) {
+	domain, err := certs.ParseName(s.Domain, certs.DefaultPort)
+	if err != nil {
+		return nil, fmt.Errorf("domain: %w", err)
+	}
+	names := []certs.Name{domain}
+	for _, alias := range s.Aliases {
+		n, err := certs.ParseName(alias, domain.Port)
+		if err != nil {
+			return nil, fmt.Errorf("alias: %w", err)
+		}
+		names = append(names, n)
+	}
+	return names, nil
+}
+
+// layout is where things are in a data directory. A volume made by a plain
+// registry has the same shape but for state.
+type layout struct{ dir string }
+
+func (l layout) state() string      { return filepath.Join(l.dir, "state") }
+func (l layout) records() string    { return filepath.Join(l.dir, "state", "records") }
+func (l layout) keys() string       { return filepath.Join(l.dir, "state", "keys") }
+func (l layout) socket() string     { return filepath.Join(l.dir, "state", "admin.sock") }
+func (l layout) htpasswd() string   { return filepath.Join(l.dir, "auth", "htpasswd") }
+func (l layout) caFile() string     { return filepath.Join(l.dir, "certs", "ca.crt") }
+func (l layout) domainFile() string { return filepath.Join(l.dir, "certs", "domain.crt") }
+
+// Initialized says whether a data directory holds a registry.
+func Initialized(dataDir string) bool {
+	_, err := os.Stat(filepath.Join(layout{dataDir}.records(), siteRecord+".json"))
+	return err == nil
+}
+
+// InitResult is what Init made.
+type InitResult struct {
+	// Domain is host:port; FleetID is random; Fingerprint is of the first bundle.
+	Domain, FleetID string
+	Fingerprint     certs.Fingerprint
+	// User is the first user; Password is set when it was generated, and is
+	// kept nowhere else.
+	User, Password string
+}
+
+// Init makes a registry in a data directory: registry CA, control CA, and the
+// first user. It checks everything before it changes anything, and refuses a
+// directory that holds a registry already: a CA is made once. An Init that was
+// cut off is repeated from its start, since the site record comes last.
+func Init(ctx context.Context, cfg InitConfig) (InitResult, error) {
+	s := site{Domain: cfg.Domain, Aliases: cfg.Aliases, Subject: cfg.Subject}
+	names, err := s.names()
+	if err != nil {
+		return InitResult{}, err
+	}
+	s.Domain = names[0].String()
+	subject, err := parseSubject(cfg.Subject)
+	if err != nil {
+		return InitResult{}, err
+	}
+	if Initialized(cfg.DataDir) {
+		return InitResult{}, fmt.Errorf("%s holds a registry already: start it with `trustcast server`, or give another --data-dir", cfg.DataDir)
+	}
+	if cfg.User != "" {
+		if err := users.Check(cfg.User, cfg.Password); err != nil && cfg.Password != "" {
+			return InitResult{}, err
+		}
+	}
+	l := layout{cfg.DataDir}
+	if err := l.create(); err != nil {
+		return InitResult{}, err
+	}
+	release, err := records.Lock(l.state())
+	if err != nil {
+		return InitResult{}, err
+	}
+	defer release()
+	return l.fill(cfg, s, names, subject)
+}
+
+func (l layout) create() error {
+	if err := durable.MkdirAll(l.dir, 0o755); err != nil {
+		return err
+	}
+	if err := durable.MkdirAll(l.state(), 0o700); err != nil {
+		return err
+	}
+	for _, dir := range []string{l.records(), l.keys(), filepath.Dir(l.htpasswd())} {
+		if err := durable.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	return durable.MkdirAll(filepath.Dir(l.caFile()), 0o755)
+}
+
+// fill writes the records, the site last: with it the directory is a registry.
+func (l layout) fill(cfg InitConfig, s site, names []certs.Name, subject pkix.Name) (InitResult, error) {
+	now := time.Now()
+	if cfg.Now != nil {
+		now = cfg.Now()
+	}
+	if err := l.discardHalf(); err != nil {
+		return InitResult{}, err
+	}
+	store, err := records.Open(l.records())
+	if err != nil {
+		return InitResult{}, err
+	}
+	keys, err := records.OpenKeys(l.keys())
+	if err != nil {
+		return InitResult{}, err
+	}
+	bundle, err := authority.Create(authority.Config{
+		Records: store, Keys: keys, Names: names, Subject: subject,
+		CALife:   orDefault(cfg.CALife, defaultCALife),
+		LeafLife: orDefault(cfg.LeafLife, defaultLeafLife),
+	}, now, fmt.Sprintf("uid %d", os.Getuid()))
+	if err != nil {
+		return InitResult{}, err
+	}
+	fleetID, err := identity.Create(identity.Config{Records: store, Keys: keys}, now)
+	if err != nil {
+		return InitResult{}, err
+	}
+	result := InitResult{Domain: s.Domain, FleetID: fleetID, Fingerprint: bundle.Fingerprint(), User: cfg.User}
+	if cfg.User != "" {
+		if result.Password, err = l.firstUser(store, cfg); err != nil {
+			return InitResult{}, err
+		}
+	}
+	if err := durable.WriteFile(l.caFile(), bundle.PEM(), 0o644); err != nil {
+		return InitResult{}, err
+	}
+	if _, err := store.Put(siteRecord, 0, s); err != nil {
+		return InitResult{}, fmt.Errorf("init: %w", err)
+	}
+	return result, nil
+}
+
+// discardHalf removes what an Init that was cut off left: without a site record
+// nobody has seen any of it.
+func (l layout) discardHalf() error {
+	for _, dir := range []string{l.records(), l.keys()} {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("init: %w", err)
+		}
+		if err := durable.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("init: %w", err)
+		}
+	}
+	return nil
+}
+
+// firstUser adds the first user and returns a generated password, if any.
+func (l layout) firstUser(store *records.Store, cfg InitConfig) (generated string, err error) {
+	u, err := users.Open(store, l.htpasswd())
+	if err != nil {
+		return "", err
+	}
+	password := cfg.Password
+	if password == "" {
+		generated = users.Generate()
+		password = generated
+	}
+	_, err = u.Add(cfg.User, password)
+	return generated, err
+}
+
+// parseSubject reads "C=DE,O=Example" as the scripts' CERTIFICATE_DETAILS had
+// it; "/C=DE/O=Example" works too. A common name is refused: it is ours.
+func parseSubject(s string) (pkix.Name, error) {
+	if strings.TrimSpace(s) == "" {
+		return pkix.Name{Organization: []string{"trustcast"}}, nil
+	}
+	sep := ","
+	if strings.HasPrefix(s, "/") {
+		s, sep = s[1:], "/"
+	}
+	var name pkix.Name
+	fields := map[string]*[]string{
+		"C": &name.Country, "O": &name.Organization, "OU": &name.OrganizationalUnit,
+		"L": &name.Locality, "ST": &name.Province, "STREET": &name.StreetAddress, "POSTALCODE": &name.PostalCode,
+	}
+	for part := range strings.SplitSeq(s, sep) {
+		key, value, ok := strings.Cut(strings.TrimSpace(part), "=")
+		key, value = strings.ToUpper(strings.TrimSpace(key)), strings.TrimSpace(value)
+		if key == "CN" {
+			continue // trustcast sets it, since each CA needs a subject of its own
+		}
+		field, known := fields[key]
+		switch {
+		case !ok || value == "":
+			return pkix.Name{}, fmt.Errorf("subject: %q is not KEY=VALUE: write for example C=DE,ST=Berlin,O=Example", part)
+		case !known:
+			return pkix.Name{}, fmt.Errorf("subject: %q is not known: use C, ST, L, O, OU, STREET or POSTALCODE", key)
+		case key == "C" && len(value) != 2:
+			return pkix.Name{}, errors.New("subject: C takes a country code of two letters, for example C=DE")
+		case len(value) > 64:
+			return pkix.Name{}, fmt.Errorf("subject: %s has %d characters; certificates allow 64", key, len(value))
+		}
+		*field = append(*field, value)
+	}
+	return name, nil
+}
