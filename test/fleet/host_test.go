@@ -1,0 +1,204 @@
+//go:build linux
+
+package fleet_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	// madeEtcDocker marks in the run's directory that /etc/docker was made to
+	// be bound over.
+	madeEtcDocker = "made-etc-docker"
+	// pullBound is far above the second or so that a pull takes here.
+	pullBound = 90 * time.Second
+)
+
+// host is a Docker host: a network namespace with a Docker engine, and an agent
+// in the engine's mount namespace, where /etc/docker and /etc/hosts are its own.
+type host struct {
+	net  *network
+	name string
+	addr string
+	dir  string
+
+	engine *process // nil: stopped
+	agent  *process // nil: stopped
+}
+
+// newHost makes the host's namespace and files; number counts from 1.
+func newHost(n *network, number int, hosts string) (*host, error) {
+	name := "h" + strconv.Itoa(number)
+	h := &host{net: n, name: name, addr: n.run.addr(hostAddr + number), dir: n.run.path(name)}
+	if err := n.add(name, h.addr); err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{h.certsDir(), h.path("client"), h.path("agent")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.WriteFile(h.path("hosts"), []byte(hosts), 0o644); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+func (h *host) path(elem ...string) string {
+	return filepath.Join(append([]string{h.dir}, elem...)...)
+}
+
+// certsDir is what the host sees as /etc/docker/certs.d.
+func (h *host) certsDir() string { return h.path("etc-docker", "certs.d") }
+func (h *host) certFile() string { return filepath.Join(h.certsDir(), domain, "ca.crt") }
+func (h *host) socket() string   { return "unix://" + h.path("docker.sock") }
+
+// startEngine starts the host's dockerd and waits until it answers.
+func (h *host) startEngine() error {
+	run := h.net.run
+	// Plain exec after the mounts, so that the process is dockerd itself. A
+	// system containerd is hidden: dockerd would share it if it saw it.
+	script := `set -e
+mount --bind "$1/etc-docker" /etc/docker
+mount --bind "$1/hosts" /etc/hosts
+if [ -d /run/containerd ]; then mount -t tmpfs none /run/containerd; fi
+shift; exec "$@"`
+	p, err := run.start(h.name+"-dockerd", nil,
+		"nsenter", "--net=/run/netns/"+h.net.namespace(h.name),
+		"unshare", "--mount", "--propagation", "private",
+		"sh", "-c", script, "sh", h.dir,
+		"dockerd", "--host", h.socket(), "--data-root", h.path("data"), "--exec-root", h.path("exec"), "--pidfile", h.path("docker.pid"),
+		// vfs works on every kernel, and the image is small.
+		"--storage-driver", "vfs",
+		"--bridge=none", "--iptables=false", "--ip6tables=false")
+	if err != nil {
+		return err
+	}
+	h.engine = p
+	return until(60*time.Second, "dockerd of "+h.name, func() (bool, string) {
+		_, err := h.docker("version")
+		return err == nil, fmt.Sprint(err, "\n", tail(p.log, 10))
+	})
+}
+
+func (h *host) stopEngine() error {
+	if h.engine == nil {
+		return nil
+	}
+	p := h.engine
+	h.engine = nil
+	return p.terminate()
+}
+
+// docker runs the client against the host's engine.
+func (h *host) docker(args ...string) (string, error) { return h.dockerInput("", args...) }
+
+func (h *host) dockerInput(stdin string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), pullBound)
+	defer cancel()
+	argv := append([]string{"docker", "--config", h.path("client"), "--host", h.socket()}, args...)
+	return h.net.run.output(ctx, nil, stdin, argv...)
+}
+
+// login signs in at the registry; docker remembers the password for the pulls.
+func (h *host) login(registry, user, password string) error {
+	_, err := h.dockerInput(password, "login", "--username", user, "--password-stdin", registry)
+	return err
+}
+
+// pull fetches every layer of an image: what the engine has of it goes first.
+func (h *host) pull(image string) error {
+	if _, err := h.docker("image", "rm", "--force", image); err != nil && !strings.Contains(err.Error(), "No such image") {
+		return err
+	}
+	_, err := h.docker("pull", "--quiet", image)
+	return err
+}
+
+// push loads the image's archive, gives it a name and pushes it.
+func (h *host) push(archive, loaded, image string) error {
+	for _, args := range [][]string{
+		{"load", "--quiet", "--input", archive},
+		{"tag", loaded, image},
+		{"push", "--quiet", image},
+	} {
+		if _, err := h.docker(args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enter is the start of a command line that runs in the host's namespaces.
+func (h *host) enter() []string {
+	return []string{"nsenter", "--target", strconv.Itoa(h.engine.cmd.Process.Pid), "--net", "--mount"}
+}
+
+// agentCommand runs trustcast-agent on the host to its end.
+func (h *host) agentCommand(verb string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	return h.net.run.output(ctx, nil, "", h.agentArgs(verb, args...)...)
+}
+
+func (h *host) agentArgs(verb string, args ...string) []string {
+	argv := append(h.enter(), h.net.run.path("bin", "trustcast-agent"), verb, "--data-dir", h.path("agent"))
+	return append(argv, args...)
+}
+
+// startAgent runs the agent, with its default certificate directory.
+func (h *host) startAgent(args ...string) error {
+	argv := h.agentArgs("run", append([]string{"--gossip-listen", h.addr + ":" + gossipPort}, args...)...)
+	p, err := h.net.run.start(h.name+"-agent", nil, argv...)
+	if err != nil {
+		return err
+	}
+	h.agent = p
+	return nil
+}
+
+// stopAgent ends the agent with a signal and waits for it.
+func (h *host) stopAgent(s syscall.Signal) error {
+	if h.agent == nil {
+		return nil
+	}
+	p := h.agent
+	h.agent = nil
+	if s == syscall.SIGKILL {
+		p.kill()
+		return nil
+	}
+	return p.terminate()
+}
+
+// tree describes every file below certs.d, with its content.
+func (h *host) tree() (map[string]string, error) {
+	files := map[string]string{}
+	err := filepath.WalkDir(h.certsDir(), func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		entry := info.Mode().String()
+		if info.Mode().IsRegular() {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			entry += "\n" + string(data)
+		}
+		files[strings.TrimPrefix(path, h.certsDir())] = entry
+		return nil
+	})
+	return files, err
+}

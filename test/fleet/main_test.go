@@ -1,0 +1,69 @@
+//go:build linux
+
+package fleet_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestMain is also the main of the reaper, this program started once more to
+// clean up after the tests.
+func TestMain(m *testing.M) {
+	if n, err := strconv.Atoi(os.Getenv(reaperEnv)); err == nil {
+		os.Exit(reap(n, os.Stdin))
+	}
+	if pid, err := strconv.Atoi(os.Getenv(awaitEnv)); err == nil {
+		await(pid)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// missing says why the fleet cannot run here, or "".
+func missing() string {
+	if os.Getenv("TRUSTCAST_FLEET") != "1" {
+		return "TRUSTCAST_FLEET=1 is not set (make fleet-test sets it)"
+	}
+	if os.Geteuid() != 0 {
+		return "needs root for network namespaces and Docker engines"
+	}
+	var absent []string
+	for _, tool := range []string{"dockerd", "containerd", "docker", "ip", "iptables", "nsenter", "unshare", "mount", "go"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			absent = append(absent, tool)
+		}
+	}
+	if len(absent) > 0 {
+		return "not installed: " + strings.Join(absent, ", ")
+	}
+	return ""
+}
+
+// onInterrupt leaves everything to the reaper when the test is interrupted, and
+// waits for it. This process turns into one that only waits: the test must not
+// make anything behind the reaper's back.
+func onInterrupt(reaper int) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		s := <-signals
+		fmt.Fprintf(os.Stderr, "fleet: %v: cleaning up\n", s)
+		err := syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), fmt.Sprintf("%s=%d", awaitEnv, reaper)))
+		fmt.Fprintf(os.Stderr, "fleet: %v\n", err)
+		os.Exit(1)
+	}()
+}
+
+// await waits for the reaper, a child of this process.
+func await(reaper int) {
+	if p, err := os.FindProcess(reaper); err == nil {
+		_, _ = p.Wait()
+	}
+}

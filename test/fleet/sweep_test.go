@@ -1,0 +1,164 @@
+//go:build linux
+
+package fleet_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// sweep removes everything that run n made; it is safe to repeat.
+func sweep(n int) error {
+	err := killMarked(n)
+	for _, ns := range namespaces(n) {
+		_, e := command("ip", "netns", "del", ns)
+		err = errors.Join(err, e)
+	}
+	for _, link := range links(n) {
+		// A veth goes with its namespace or its peer, perhaps just now.
+		_, e := command("ip", "link", "del", link)
+		if e != nil && slices.Contains(links(n), link) {
+			err = errors.Join(err, e)
+		}
+	}
+	for _, rule := range rules(n) {
+		_, e := command("iptables", append([]string{"-w", "-D"}, strings.Fields(rule)[1:]...)...)
+		err = errors.Join(err, e)
+	}
+	for _, m := range mounts(n) {
+		err = errors.Join(err, syscall.Unmount(m, syscall.MNT_DETACH))
+	}
+	if _, e := os.Stat(filepath.Join(runDir(n), madeEtcDocker)); e == nil {
+		err = errors.Join(err, os.Remove("/etc/docker"))
+	}
+	return errors.Join(err, os.RemoveAll(runDir(n)))
+}
+
+// leftovers lists what there still is of run n.
+func leftovers(n int) []string {
+	var left []string
+	for _, pid := range marked(n) {
+		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		left = append(left, fmt.Sprintf("process %d (%s)", pid, bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '})))
+	}
+	for kind, names := range map[string][]string{
+		"namespace": namespaces(n), "link": links(n), "iptables rule": rules(n), "mount": mounts(n),
+	} {
+		for _, name := range names {
+			left = append(left, kind+" "+name)
+		}
+	}
+	if _, err := os.Lstat(runDir(n)); err == nil {
+		left = append(left, "directory "+runDir(n))
+	}
+	return left
+}
+
+// killMarked ends the processes of run n. They are listed again until there
+// are none, because a process may start another before it dies.
+func killMarked(n int) error {
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		pids := marked(n)
+		if len(pids) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("processes %v do not end", pids)
+		}
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// marked lists the processes that have run n's mark in their environment.
+func marked(n int) []int {
+	mark := []byte(markEnv + "=" + runName(n))
+	files, _ := filepath.Glob("/proc/[0-9]*/environ")
+	var pids []int
+	for _, file := range files {
+		env, err := os.ReadFile(file)
+		if err != nil || !slices.ContainsFunc(bytes.Split(env, []byte{0}), func(v []byte) bool { return bytes.Equal(v, mark) }) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err == nil && pid != os.Getpid() {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func namespaces(n int) []string {
+	entries, _ := os.ReadDir("/run/netns")
+	var names []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), runName(n)+"-") {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// links lists the bridge tcf<n> and the bridge side of the veth pairs,
+// tcf<n>-<host>.
+func links(n int) []string {
+	entries, _ := os.ReadDir("/sys/class/net")
+	var names []string
+	for _, e := range entries {
+		if e.Name() == runName(n) || strings.HasPrefix(e.Name(), runName(n)+"-") {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+func rules(n int) []string {
+	out, err := command("iptables", "-w", "-S")
+	if err != nil {
+		return nil
+	}
+	var found []string
+	for line := range strings.Lines(out) {
+		if slices.Contains(strings.Fields(line), runName(n)) {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	return found
+}
+
+// mounts lists what is mounted below the run's directory, the deepest first.
+func mounts(n int) []string {
+	data, _ := os.ReadFile("/proc/self/mountinfo")
+	var found []string
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Fields(line)
+		if len(fields) > 4 && strings.HasPrefix(fields[4], runDir(n)+"/") {
+			found = append(found, fields[4])
+		}
+	}
+	slices.Sort(found)
+	slices.Reverse(found)
+	return found
+}
+
+// command runs a program to its end and returns its output; the error has what
+// it said.
+func command(name string, args ...string) (string, error) {
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(out))
+	}
+	return string(out), nil
+}
