@@ -102,7 +102,7 @@ func (f *fleet) testKilledStaged(t *testing.T) {
 	for time.Now().Before(watchUntil) {
 		st, err := f.server.status()
 		must(t, err)
-		if st.number() != n || st.Rotation.Phase != "staged" || len(st.Rotation.WaitingFor) != len(f.hosts) {
+		if st.number() != n || st.Rotation.Phase != "staged" || !f.waitsForAll(st) {
 			t.Fatalf("%v after its start, with all links down: rotation %d is %s, waiting for %v; want %d staged and all hosts waited for",
 				time.Since(f.server.started), st.number(), st.Rotation.Phase, st.Rotation.WaitingFor, n)
 		}
@@ -111,6 +111,15 @@ func (f *fleet) testKilledStaged(t *testing.T) {
 	plugged := time.Now()
 	f.setLinks(t, true)
 	f.finish(t, n, plugged)
+}
+
+func (f *fleet) waitsForAll(st status) bool {
+	for _, h := range f.hosts {
+		if !st.waitsFor(h.name) {
+			return false
+		}
+	}
+	return true
 }
 
 // testKilledGone leaves the cables out: the switch comes without the hosts, but
