@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+)
+
+// A CA certificate is public.
+const caExportMode = 0o644
+
+func (a *app) ca() *cobra.Command {
+	return a.group("ca", "Show, export and rotate the registry's CA", "  trustcast ca show\n  trustcast ca rotate --wait",
+		a.caShow(), a.caExport(), a.caRotate(), a.caRollback(), a.caHistory())
+}
+
+func (a *app) showCA(ctx context.Context) (*pb.ShowCAResponse, error) {
+	return ask(ctx, a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.ShowCAResponse, error) {
+		return c.ShowCA(ctx, &pb.ShowCARequest{})
+	})
+}
+
+type caJSON struct {
+	Generation   uint64            `json:"generation"`
+	Fingerprint  string            `json:"fingerprint"`
+	Certificates []certificateJSON `json:"certificates"`
+	BundlePEM    string            `json:"bundle_pem"`
+}
+
+type certificateJSON struct {
+	Role        string     `json:"role"`
+	Subject     string     `json:"subject"`
+	Fingerprint string     `json:"fingerprint"`
+	NotBefore   *time.Time `json:"not_before"`
+	NotAfter    *time.Time `json:"not_after"`
+	Names       []string   `json:"names"`
+}
+
+func (a *app) caShow() *cobra.Command {
+	c := &cobra.Command{
+		Use: "show", Short: "Show the CA certificates that exist now",
+		Long:    "Show the CA certificates that exist now: the active one, during a rotation the other one, and the predecessors that are served for hosts that slept.",
+		Example: "  trustcast ca show", Args: names(),
+	}
+	out := output(c.Flags())
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		r, err := a.showCA(c.Context())
+		if err != nil {
+			return err
+		}
+		if out.json() {
+			return printJSON(a.stdout, newCAJSON(r))
+		}
+		if err := table(a.stdout, row("generation", strconv.FormatUint(r.GetGeneration(), 10)), row("fingerprint", r.GetFingerprint())); err != nil {
+			return err
+		}
+		rows := []string{"", row("ROLE", "SUBJECT", "FINGERPRINT", "FROM", "UNTIL", "NAMES")}
+		for _, cert := range r.GetCertificates() {
+			rows = append(rows, row(cert.GetRole(), cert.GetSubject(), short(cert.GetFingerprint()),
+				day(cert.GetNotBefore()), day(cert.GetNotAfter()), strings.Join(cert.GetNames(), ",")))
+		}
+		return table(a.stdout, rows...)
+	}
+	return c
+}
+
+func newCAJSON(r *pb.ShowCAResponse) caJSON {
+	certs := []certificateJSON{}
+	for _, c := range r.GetCertificates() {
+		certs = append(certs, certificateJSON{c.GetRole(), c.GetSubject(), c.GetFingerprint(), instant(c.GetNotBefore()), instant(c.GetNotAfter()), list(c.GetNames())})
+	}
+	return caJSON{r.GetGeneration(), r.GetFingerprint(), certs, string(r.GetBundlePem())}
+}
+
+func (a *app) caExport() *cobra.Command {
+	return &cobra.Command{
+		Use: "export FILE|-", Short: "Write the CA certificates that hosts should trust now, as PEM",
+		Long:    "Write the CA certificates that hosts should trust now, as PEM. Hosts with an agent get them by themselves; this is for whatever has none.",
+		Example: "  trustcast ca export ca.crt\n  trustcast ca export - | openssl x509 -noout -subject", Args: names("a FILE, or - for standard output"),
+		RunE: func(c *cobra.Command, args []string) error {
+			r, err := a.showCA(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.export(args[0], r.GetBundlePem(), caExportMode)
+		},
+	}
+}
+
+func (a *app) caRollback() *cobra.Command {
+	return &cobra.Command{
+		Use: "rollback", Short: "Take a rotation back while it is staged",
+		Long:    "Take a rotation back while it is staged: the new CA is forgotten, the old one goes on. After the switch there is no way back; a further rotation is always possible.",
+		Example: "  trustcast ca rollback", Args: names(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := ask(c.Context(), a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.RollbackCAResponse, error) {
+				return c.RollbackCA(ctx, &pb.RollbackCARequest{})
+			})
+			if err == nil {
+				a.say("The rotation is being taken back; '%s' waits until every host has only the old CA again.", a.hint("status --wait"))
+			}
+			return err
+		},
+	}
+}
+
+type historyJSON struct {
+	Time       *time.Time `json:"time"`
+	Rotation   uint64     `json:"rotation"`
+	Generation uint64     `json:"generation"`
+	Event      string     `json:"event"`
+	By         string     `json:"by"`
+	Detail     string     `json:"detail"`
+}
+
+func (a *app) caHistory() *cobra.Command {
+	c := &cobra.Command{Use: "history", Short: "Show what happened to the CA, and who caused it", Example: "  trustcast ca history -o json", Args: names()}
+	out := output(c.Flags())
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		r, err := a.showCA(c.Context())
+		if err != nil {
+			return err
+		}
+		if out.json() {
+			entries := []historyJSON{}
+			for _, e := range r.GetHistory() {
+				entries = append(entries, historyJSON{instant(e.GetTime()), e.GetRotation(), e.GetGeneration(), e.GetEvent(), e.GetBy(), e.GetDetail()})
+			}
+			return printJSON(a.stdout, entries)
+		}
+		rows := []string{row("TIME", "ROTATION", "GENERATION", "EVENT", "BY", "DETAIL")}
+		for _, e := range r.GetHistory() {
+			rows = append(rows, row(e.GetTime().AsTime().Format(time.RFC3339), fmt.Sprint(e.GetRotation()), fmt.Sprint(e.GetGeneration()), e.GetEvent(), e.GetBy(), e.GetDetail()))
+		}
+		return table(a.stdout, rows...)
+	}
+	return c
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+)
+
+// callLimit bounds one question to the server: a local call takes
+// milliseconds, bcrypt under load seconds.
+const callLimit = time.Minute
+
+// dial reaches the server of the data directory; close ends the connection.
+func (a *app) dial(ctx context.Context) (client pb.AdminServiceClient, closeConn func(), err error) {
+	socket := filepath.Join(a.dataDir, "state", "admin.sock")
+	dialer := func(ctx context.Context, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}
+	probe, err := dialer(ctx, "")
+	if err != nil {
+		return nil, nil, unreachable(a.dataDir, err)
+	}
+	_ = probe.Close() // it only had to open
+	conn, err := grpc.NewClient("passthrough:///admin",
+		grpc.WithContextDialer(dialer), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, nil, err
+	}
+	return pb.NewAdminServiceClient(conn), func() { _ = conn.Close() }, nil // every answer has been read by then
+}
+
+// ask makes one bounded call to the server.
+func ask[R any](ctx context.Context, a *app, call func(context.Context, pb.AdminServiceClient) (R, error)) (R, error) {
+	var none R
+	client, closeConn, err := a.dial(ctx)
+	if err != nil {
+		return none, err
+	}
+	defer closeConn()
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	return call(ctx, client)
+}
+
+// unreachable says why no server answers in dir, and what to do.
+func unreachable(dir string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return exitf(exitUnreachable, "no permission to reach the server in %s: its socket is for the user that runs it; become that user, for example with sudo", dir)
+	case errors.Is(err, fs.ErrNotExist):
+		return exitf(exitUnreachable, "no server runs in %s (there is no state/admin.sock); start it with 'trustcast server', or name its directory with --data-dir", dir)
+	case errors.Is(err, context.Canceled):
+		return err
+	default:
+		return exitf(exitUnreachable, "no server answers in %s (%w); start it with 'trustcast server', or name its directory with --data-dir", dir, err)
+	}
+}

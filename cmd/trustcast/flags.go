@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// duration is a flag like 90d, 1d12h or 10m; zero means that the server's
+// default counts.
+type duration time.Duration
+
+func (d *duration) String() string { return "" } // the help text names the default
+func (d *duration) Type() string   { return "duration" }
+
+// Set takes a positive duration, with days as well.
+func (d *duration) Set(s string) error {
+	v, err := parseDuration(s)
+	if err != nil {
+		return err
+	}
+	*d = duration(v)
+	return nil
+}
+
+func parseDuration(s string) (time.Duration, error) {
+	var days time.Duration
+	rest := s
+	if n, after, ok := strings.Cut(s, "d"); ok {
+		count, err := strconv.ParseUint(n, 10, 16)
+		if err != nil {
+			return 0, fmt.Errorf("%q is no duration; write it like 90d, 12h or 10m", s)
+		}
+		days, rest = time.Duration(count)*24*time.Hour, after
+	}
+	var hours time.Duration
+	if rest != "" || days == 0 {
+		var err error
+		if hours, err = time.ParseDuration(rest); err != nil {
+			return 0, fmt.Errorf("%q is no duration; write it like 90d, 12h or 10m", s)
+		}
+	}
+	if days+hours <= 0 || hours < 0 {
+		return 0, fmt.Errorf("%q is not a positive duration", s)
+	}
+	return days + hours, nil
+}
+
+// lifetime is a duration or "never", which is negative as in the protocol.
+type lifetime time.Duration
+
+func (l *lifetime) String() string { return "" }
+func (l *lifetime) Type() string   { return "duration" }
+
+// Set takes a positive duration or "never".
+func (l *lifetime) Set(s string) error {
+	if s == "never" {
+		*l = -1
+		return nil
+	}
+	v, err := parseDuration(s)
+	if err != nil {
+		return err
+	}
+	*l = lifetime(v)
+	return nil
+}
+
+// choice is a flag with a fixed set of values; the first is the default.
+type choice struct {
+	value   string
+	allowed []string
+}
+
+func newChoice(allowed ...string) choice { return choice{allowed[0], allowed} }
+
+func (c *choice) String() string { return c.value }
+func (c *choice) Type() string   { return strings.Join(c.allowed, "|") }
+
+// Set takes one of the allowed values.
+func (c *choice) Set(s string) error {
+	for _, v := range c.allowed {
+		if s == v {
+			c.value = s
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is none of %s", s, strings.Join(c.allowed, ", "))
+}
+
+// output adds -o to a command that prints data.
+func output(flags *pflag.FlagSet) *choice {
+	c := newChoice("text", "json")
+	flags.VarP(&c, "output", "o", "how to print")
+	return &c
+}
+
+func (c *choice) json() bool { return c.value == "json" }

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+)
+
+func (a *app) host() *cobra.Command {
+	return a.group("host", "List, show and remove the hosts of the fleet", "  trustcast host ls\n  trustcast host rm web-3",
+		a.hostList(), a.hostShow(), a.hostRemove())
+}
+
+func (a *app) hostList() *cobra.Command {
+	c := &cobra.Command{Use: "ls", Short: "List all hosts", Example: "  trustcast host ls -o json", Args: names()}
+	out := output(c.Flags())
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		s, err := a.now(c.Context())
+		if err != nil {
+			return err
+		}
+		if out.json() {
+			return printJSON(a.stdout, newHostsJSON(s.GetHosts()))
+		}
+		return printHosts(a.stdout, s)
+	}
+	return c
+}
+
+func (a *app) now(ctx context.Context) (*pb.Status, error) {
+	r, err := ask(ctx, a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.GetStatusResponse, error) {
+		return c.GetStatus(ctx, &pb.GetStatusRequest{})
+	})
+	return r.GetStatus(), err
+}
+
+func printHosts(w io.Writer, s *pb.Status) error {
+	rows := []string{row("HOST", "STATE", "GENERATION", "LAST SEEN", "GOSSIP", "VERSION", "PROBLEM")}
+	for _, h := range s.GetHosts() {
+		rows = append(rows, row(h.GetName(), h.GetState(), strconv.FormatUint(h.GetGeneration(), 10),
+			ago(h.GetLastSeen(), s.GetTime()), h.GetGossip(), h.GetVersion(), h.GetProblem()))
+	}
+	return table(w, rows...)
+}
+
+func (a *app) hostShow() *cobra.Command {
+	c := &cobra.Command{Use: "show NAME|ID", Short: "Show one host", Example: "  trustcast host show web-3", Args: names("the host's NAME or ID")}
+	out := output(c.Flags())
+	c.RunE = func(c *cobra.Command, args []string) error {
+		s, err := a.now(c.Context())
+		if err != nil {
+			return err
+		}
+		for _, h := range s.GetHosts() {
+			if h.GetName() == args[0] || h.GetId() == args[0] {
+				if out.json() {
+					return printJSON(a.stdout, newHostJSON(h))
+				}
+				return printHost(a.stdout, h, s)
+			}
+		}
+		return exitf(exitNotFound, "no host is called %q; '%s' lists them", args[0], a.hint("host ls"))
+	}
+	return c
+}
+
+func printHost(w io.Writer, h *pb.Host, s *pb.Status) error {
+	return table(w,
+		row("name", h.GetName()), row("id", h.GetId()),
+		row("state", h.GetState()+because(h.GetProblem())),
+		row("generation", fmt.Sprintf("%d (%s), wanted is %d", h.GetGeneration(), short(h.GetFingerprint()), s.GetGeneration())),
+		row("last seen", ago(h.GetLastSeen(), s.GetTime())+" from "+h.GetAddress()),
+		row("covered", yes(h.GetCovered())), row("present", yes(h.GetPresent())), row("connected", yes(h.GetConnected())),
+		row("gossip", h.GetGossip()), row("handshake", h.GetLive()),
+		row("version", h.GetVersion()), row("enrolled", day(h.GetEnrolled())), row("identity until", day(h.GetIdentityNotAfter())))
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func (a *app) hostRemove() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "rm NAME|ID",
+		Short:   "Remove a host from the fleet, at once",
+		Long:    "Remove a host from the fleet: its identity is void and its streams close within a second. The host keeps the CA files that it has, and registry users are another matter ('trustcast user rm').",
+		Example: "  trustcast host rm web-3",
+		Args:    names("the host's NAME or ID"),
+	}
+	out := output(c.Flags())
+	c.RunE = func(c *cobra.Command, args []string) error {
+		r, err := ask(c.Context(), a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.RemoveHostResponse, error) {
+			return c.RemoveHost(ctx, &pb.RemoveHostRequest{Host: args[0]})
+		})
+		if err != nil {
+			return err
+		}
+		if out.json() {
+			return printJSON(a.stdout, map[string]string{"id": r.GetId(), "name": r.GetName()})
+		}
+		a.say("Host %s is removed. It keeps its CA files and any password that it knows: take that away with '%s'.", r.GetName(), a.hint("user rm NAME"))
+		return nil
+	}
+	return c
+}

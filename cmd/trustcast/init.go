@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/trustcast/trustcast/server"
+)
+
+// initFlags describe a registry that is to be made.
+type initFlags struct {
+	domain, subject, user string
+	aliases               []string
+	passwordStdin         bool
+	caLife, leafLife      duration
+}
+
+func (f *initFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.domain, "domain", "", "`HOST[:PORT]` as it stands in image names; the port is 5000 by default")
+	flags.StringSliceVar(&f.aliases, "alias", nil, "a further `NAME` of the registry, HOST[:PORT]; may be repeated")
+	flags.StringVar(&f.subject, "subject", "", "subject of the registry CAs, like `C=DE,O=Example` (default O=trustcast)")
+	flags.StringVar(&f.user, "user", "", "`NAME` of the first user; without users every request gets 401")
+	flags.BoolVar(&f.passwordStdin, "password-stdin", false, "read that user's password from standard input")
+	flags.Var(&f.caLife, "ca-life", "life of a registry CA, replaced at two thirds (default 365d)")
+	flags.Var(&f.leafLife, "leaf-life", "life of a served certificate, replaced at two thirds (default 30d)")
+}
+
+func (a *app) initCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "init --domain HOST[:PORT]",
+		Short: "Create a registry: its CA, its identity, its first user",
+		Long: "Create a registry in an empty data directory: its CA, its identity and its first user. Nothing runs afterwards; 'trustcast server' does that.\n\n" +
+			"The user's password is asked for on a terminal, read with --password-stdin, or generated and printed once.",
+		Example: "  trustcast init --domain registry.example.com --user ci\n  trustcast init --domain registry.example.com:443 --alias registry --subject 'C=DE,O=Example' --user ci --password-stdin <password.txt",
+		Args:    names(),
+	}
+	var f initFlags
+	f.add(c.Flags())
+	out := output(c.Flags())
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		result, err := a.create(c.Context(), f)
+		if err != nil {
+			return err
+		}
+		if out.json() {
+			return printJSON(a.stdout, initJSON{result.Domain, result.FleetID, string(result.Fingerprint), result.User, result.Password})
+		}
+		return a.printCreated(result)
+	}
+	return c
+}
+
+type initJSON struct {
+	Domain      string `json:"domain"`
+	FleetID     string `json:"fleet_id"`
+	Fingerprint string `json:"fingerprint"`
+	User        string `json:"user"`
+	// Password is the generated one, else empty.
+	Password string `json:"password"`
+}
+
+// create makes the registry that the flags describe.
+func (a *app) create(ctx context.Context, f initFlags) (server.InitResult, error) {
+	var none server.InitResult
+	if f.domain == "" {
+		return none, exitf(exitUsage, "--domain is missing: it is the name that stands in image names, like registry.example.com; add --domain HOST[:PORT]")
+	}
+	if f.user == "" && f.passwordStdin {
+		return none, exitf(exitUsage, "--password-stdin is for the first user; add --user NAME")
+	}
+	var password string
+	if f.user != "" && !server.Initialized(a.dataDir) { // else Init refuses; no need to ask first
+		var err error
+		if password, err = a.password(f.user, f.passwordStdin); err != nil {
+			return none, err
+		}
+	}
+	return server.Init(ctx, server.InitConfig{
+		DataDir: a.dataDir, Domain: f.domain, Aliases: f.aliases, Subject: f.subject, User: f.user, Password: password,
+		CALife: time.Duration(f.caLife), LeafLife: time.Duration(f.leafLife),
+	})
+}
+
+// printCreated shows the result: data on stdout, advice on stderr.
+func (a *app) printCreated(r server.InitResult) error {
+	rows := []string{row("domain", r.Domain), row("fleet", r.FleetID), row("fingerprint", string(r.Fingerprint))}
+	if r.User != "" {
+		rows = append(rows, row("user", r.User))
+	}
+	if r.Password != "" {
+		rows = append(rows, row("password", r.Password))
+	}
+	if err := table(a.stdout, rows...); err != nil {
+		return err
+	}
+	if r.Password != "" {
+		a.say("The password is shown only this once.")
+	}
+	if r.User == "" {
+		a.say("There is no user yet, so every request gets 401; add one with '%s' once the server runs.", a.hint("user add NAME"))
+	}
+	a.say("Next: %s", a.hint("server"))
+	return nil
+}
+
+// hint is a command line of this program for the same data directory.
+func (a *app) hint(command string) string {
+	if a.dataDir == defaultDataDir {
+		return "trustcast " + command
+	}
+	return fmt.Sprintf("trustcast %s --data-dir %s", command, a.dataDir)
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// app is one invocation: where it reads and writes, and what all commands share.
+type app struct {
+	getenv         func(string) string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	dataDir        string
+	// parsed: arguments and environment were accepted, so that what fails now
+	// is no usage error any more.
+	parsed bool
+}
+
+func newApp(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) *app {
+	return &app{getenv: getenv, stdin: stdin, stdout: stdout, stderr: stderr}
+}
+
+const defaultDataDir = "/var/lib/trustcast"
+
+// helpTemplate starts with the example: it is what most readers look for.
+const helpTemplate = `{{with .Example}}{{.}}
+
+{{end}}{{with (or .Long .Short)}}{{. | trimTrailingWhitespaces}}
+
+{{end}}{{.UsageString}}`
+
+const usageTemplate = `Usage:
+  {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}
+{{if .HasAvailableSubCommands}}
+Commands:{{range .Commands}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}
+{{end}}{{if .HasAvailableLocalFlags}}
+Flags (each also as environment variable TRUSTCAST_<FLAG>):
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
+{{end}}{{if .HasAvailableInheritedFlags}}
+Flags of all commands:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
+{{end}}`
+
+func (a *app) root() *cobra.Command {
+	c := a.group("trustcast", "A Docker registry whose CA reaches every host, and rotates without a failed pull",
+		`  trustcast server --init --domain registry.example.com --user ci   # a registry in one line
+  trustcast token create                                            # prints the line for each host
+  trustcast status`,
+		a.initCommand(), a.server(), a.status(), a.user(), a.ca(), a.token(), a.host(), a.version(), a.completion())
+	c.Long = c.Short + ".\n\nExit codes: 0 done, 1 failed, 2 usage, 3 answered but the state is bad, 4 not found, 5 server unreachable."
+	c.SilenceErrors, c.SilenceUsage = true, true
+	c.SetHelpTemplate(helpTemplate)
+	c.SetUsageTemplate(usageTemplate)
+	c.PersistentFlags().StringVar(&a.dataDir, "data-dir", defaultDataDir, "the server's data `directory`; its socket is in there")
+	c.SetHelpCommand(a.help())
+	c.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
+		if err := a.environment(c.Flags()); err != nil {
+			return err
+		}
+		a.parsed = true
+		return nil
+	}
+	return c
+}
+
+func (a *app) execute(ctx context.Context, args []string) error {
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	c, err := root.ExecuteContextC(ctx)
+	if err != nil && !a.parsed {
+		return a.misused(c, err)
+	}
+	return err
+}
+
+// misused makes a usage error of what cobra refused.
+func (a *app) misused(c *cobra.Command, err error) error {
+	if errors.Is(err, errHelpShown) {
+		return &exitError{exitUsage, errors.New("")}
+	}
+	return exitf(exitUsage, "%w; see '%s --help'", err, c.CommandPath())
+}
+
+var errHelpShown = errors.New("help shown")
+
+// group is a command that only has commands.
+func (a *app) group(name, short, example string, commands ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: name, Short: short, Example: example}
+	c.AddCommand(commands...)
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			c.SetOut(a.stderr)
+			return errors.Join(errHelpShown, c.Help())
+		}
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			return fmt.Errorf("%s has no command %q; did you mean %s?", c.CommandPath(), args[0], strings.Join(near, " or "))
+		}
+		return fmt.Errorf("%s has no command %q", c.CommandPath(), args[0])
+	}
+	c.RunE = func(*cobra.Command, []string) error { return nil } // Args never lets it come here
+	return c
+}
+
+// names demands exactly these arguments.
+func names(want ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(want):
+			return fmt.Errorf("%s needs %s", c.CommandPath(), strings.Join(want[len(args):], " and "))
+		case len(args) > len(want) && len(want) == 0:
+			return fmt.Errorf("%s takes no argument, but there is %q", c.CommandPath(), args[0])
+		case len(args) > len(want):
+			return fmt.Errorf("%s takes %s alone, but there is %q too", c.CommandPath(), strings.Join(want, " and "), args[len(want)])
+		}
+		for i, arg := range args {
+			if arg == "" {
+				return fmt.Errorf("%s is empty", want[i])
+			}
+		}
+		return nil
+	}
+}
+
+// environment sets each flag that the command line left alone from its
+// variable.
+func (a *app) environment(flags *pflag.FlagSet) error {
+	var err error
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := variable(f.Name)
+		value := a.getenv(name)
+		if err != nil || f.Changed || value == "" || f.Name == "help" {
+			return
+		}
+		if bad := flags.Set(f.Name, value); bad != nil {
+			err = fmt.Errorf("environment variable %s=%q: %w", name, value, bad)
+		}
+	})
+	return err
+}
+
+func variable(flag string) string {
+	return "TRUSTCAST_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/trustcast/trustcast/server"
+)
+
+// serverFlags are the flags of `trustcast server`, beside those of init.
+type serverFlags struct {
+	initFlags
+	init                                    bool
+	engine, logFormat                       choice
+	registry, grpc, gossip, http, advertise string
+	tick, goneAfter, deadline, identityLife duration
+	rotateWindow                            string
+}
+
+func (f *serverFlags) add(flags *pflag.FlagSet) {
+	f.engine, f.logFormat = newChoice("embedded", "docker"), newChoice("text", "json")
+	f.initFlags.add(flags)
+	flags.BoolVar(&f.init, "init", false, "create the registry first, as 'trustcast init' does, unless it is there already")
+	flags.Var(&f.engine, "engine", "what runs the registry behind the TLS front")
+	flags.StringVar(&f.registry, "listen", "", "`HOST:PORT` of the registry (default all addresses, port of the domain)")
+	flags.StringVar(&f.grpc, "grpc-listen", "", "`HOST:PORT` for agents (default :7443)")
+	flags.StringVar(&f.gossip, "gossip-listen", "", "`HOST:PORT` for gossip, TCP and UDP, or off (default :7947)")
+	flags.StringVar(&f.http, "http-listen", "", "`HOST:PORT` for health and metrics, or off (default 127.0.0.1:7480)")
+	flags.StringVar(&f.advertise, "advertise", "", "`HOST[:PORT]` that agents dial (default the domain's host and the port of --grpc-listen)")
+	flags.Var(&f.tick, "tick", "how often agents report and check again (default 60s)")
+	flags.Var(&f.goneAfter, "gone-after", "a host that gave no sign for so long is gone (default 10m)")
+	flags.Var(&f.deadline, "deadline", "how long gone hosts are waited for after each step of a rotation (default 10m)")
+	flags.Var(&f.identityLife, "identity-life", "life of a host's identity (default 90d)")
+	flags.StringVar(&f.rotateWindow, "rotate-window", "", "when automatic rotations may start, `HH:MM-HH:MM` in UTC (default always)")
+	flags.Var(&f.logFormat, "log-format", "how to write the log")
+}
+
+func (a *app) server() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "server",
+		Short: "Run the registry, own its CA, look after the fleet",
+		Long: "Run the registry that 'trustcast init' created in the data directory. SIGTERM or Ctrl-C ends it gracefully.\n\n" +
+			"Ports: 5000 registry, 7443 agents (gRPC), 7947 gossip (TCP and UDP), 127.0.0.1:7480 health and metrics.",
+		Example: "  trustcast server\n  trustcast server --init --domain registry.example.com --user ci   # create it first, in one line",
+		Args:    names(),
+	}
+	var f serverFlags
+	f.add(c.Flags())
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if f.engine.value == "docker" {
+			return exitf(exitUsage, "the docker engine is not in this version; use --engine embedded (the default): the same registry inside this process, on the same data")
+		}
+		if f.init {
+			if err := a.createOnce(c.Context(), f.initFlags); err != nil {
+				return err
+			}
+		}
+		return server.Run(c.Context(), f.config(a))
+	}
+	return c
+}
+
+// createOnce is init for a server that the same line may have made before; a
+// data directory of another domain is refused by server.Run.
+func (a *app) createOnce(ctx context.Context, f initFlags) error {
+	if server.Initialized(a.dataDir) {
+		return nil
+	}
+	result, err := a.create(ctx, f)
+	if err != nil {
+		return err
+	}
+	return a.printCreated(result)
+}
+
+func (f *serverFlags) config(a *app) server.Config {
+	return server.Config{
+		DataDir: a.dataDir, Domain: f.domain,
+		RegistryListen: f.registry, GRPCListen: f.grpc, GossipListen: f.gossip, HTTPListen: f.http, Advertise: f.advertise,
+		Tick: time.Duration(f.tick), GoneAfter: time.Duration(f.goneAfter), Deadline: time.Duration(f.deadline),
+		CALife: time.Duration(f.caLife), LeafLife: time.Duration(f.leafLife), IdentityLife: time.Duration(f.identityLife),
+		RotateWindow: f.rotateWindow,
+		Log:          a.logger(f.logFormat.value),
+		Version:      version,
+	}
+}
+
+// logger writes transitions to stderr; stdout is for data.
+func (a *app) logger(format string) *slog.Logger {
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(a.stderr, nil))
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, nil))
+}
