@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// app is one invocation: where it reads and writes.
+type app struct {
+	getenv         func(string) string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// command is one verb of the agent.
+type command struct {
+	name, args, short, example string
+	// define adds the verb's flags and returns what to do with them.
+	define func(*flag.FlagSet) func(ctx context.Context, args []string) error
+}
+
+func (a *app) commands() []command {
+	return []command{a.join(), a.run(), a.status(), a.leave(), a.version()}
+}
+
+func (a *app) execute(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return errors.Join(a.help(a.stderr), &exitError{exitUsage, errors.New("")})
+	}
+	name, rest := args[0], args[1:]
+	if name == "help" || name == "-h" || name == "--help" {
+		return a.helpOn(rest)
+	}
+	for _, c := range a.commands() {
+		if c.name == name {
+			return a.perform(ctx, c, rest)
+		}
+	}
+	return exitf(exitUsage, "there is no command %q; 'trustcast-agent help' lists them", name)
+}
+
+// perform parses flags and arguments in any order, then the environment.
+func (a *app) perform(ctx context.Context, c command, args []string) error {
+	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // errors are printed once, by report
+	do := c.define(flags)
+	var positional []string
+	for rest := args; ; {
+		if err := flags.Parse(rest); errors.Is(err, flag.ErrHelp) {
+			return a.commandHelp(a.stdout, c)
+		} else if err != nil {
+			return exitf(exitUsage, "%w; see 'trustcast-agent help %s'", err, c.name)
+		}
+		if rest = flags.Args(); len(rest) == 0 {
+			break
+		}
+		positional, rest = append(positional, rest[0]), rest[1:]
+	}
+	if err := a.environment(flags); err != nil {
+		return err
+	}
+	return do(ctx, positional)
+}
+
+// environment sets each flag that the command line left alone from its
+// variable.
+func (a *app) environment(flags *flag.FlagSet) error {
+	given := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	var err error
+	flags.VisitAll(func(f *flag.Flag) {
+		name := "TRUSTCAST_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		value := a.getenv(name)
+		if err != nil || given[f.Name] || f.Name == "o" || value == "" {
+			return
+		}
+		if bad := flags.Set(f.Name, value); bad != nil {
+			err = exitf(exitUsage, "environment variable %s=%q: %w", name, value, bad)
+		}
+	})
+	return err
+}
+
+// extra refuses arguments beyond the first n.
+func extra(args []string, n int, command string) error {
+	if len(args) > n {
+		return exitf(exitUsage, "unexpected argument %q; see 'trustcast-agent help %s'", args[n], command)
+	}
+	return nil
+}
+
+func (a *app) helpOn(args []string) error {
+	if len(args) == 0 {
+		return a.help(a.stdout)
+	}
+	for _, c := range a.commands() {
+		if c.name == args[0] {
+			return a.commandHelp(a.stdout, c)
+		}
+	}
+	return exitf(exitUsage, "there is no command %q; 'trustcast-agent help' lists them", args[0])
+}
+
+func (a *app) help(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString("  trustcast-agent join registry.example.com:7443 --token tc1.…   # as 'trustcast token create' prints it\n" +
+		"  trustcast-agent run\n  trustcast-agent status\n\n" +
+		"Brings a registry's CA to this Docker host, keeps it right, and follows every rotation.\n\nCommands:\n")
+	for _, c := range a.commands() {
+		fmt.Fprintf(&b, "  %-8s %s\n", c.name, c.short)
+	}
+	b.WriteString("\n'trustcast-agent help COMMAND' shows a command's flags; each is also an environment variable TRUSTCAST_<FLAG>.\n" +
+		"Exit codes: 0 done, 1 failed, 2 usage, 3 answered but the state is bad, 4 not found, 5 server or agent unreachable.\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (a *app) commandHelp(w io.Writer, c command) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n%s.\n\nUsage:\n  trustcast-agent %s\n", c.example, c.short, strings.TrimSpace(c.name+" "+c.args))
+	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	c.define(flags)
+	heading := "\nFlags (each also as environment variable TRUSTCAST_<FLAG>):\n"
+	flags.VisitAll(func(f *flag.Flag) {
+		value, usage := flag.UnquoteUsage(f)
+		if f.DefValue != "" && f.DefValue != "false" {
+			usage += fmt.Sprintf(" (default %s)", f.DefValue)
+		}
+		dashes := "--"
+		if len(f.Name) == 1 {
+			dashes = "-"
+		}
+		fmt.Fprintf(&b, "%s  %-30s %s\n", heading, strings.TrimSpace(dashes+f.Name+" "+value), usage)
+		heading = ""
+	})
+	_, err := io.WriteString(w, b.String())
+	return err
+}
