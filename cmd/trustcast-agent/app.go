@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/trustcast/trustcast/internal/cli"
 )
 
 // app is one invocation: where it reads and writes.
@@ -29,7 +31,7 @@ func (a *app) commands() []command {
 
 func (a *app) execute(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.Join(a.help(a.stderr), &exitError{exitUsage, errors.New("")})
+		return errors.Join(a.help(a.stderr), cli.Silent(cli.Usage))
 	}
 	name, rest := args[0], args[1:]
 	if name == "help" || name == "-h" || name == "--help" {
@@ -40,20 +42,20 @@ func (a *app) execute(ctx context.Context, args []string) error {
 			return a.perform(ctx, c, rest)
 		}
 	}
-	return exitf(exitUsage, "there is no command %q; 'trustcast-agent help' lists them", name)
+	return cli.Errorf(cli.Usage, "there is no command %q; 'trustcast-agent help' lists them", name)
 }
 
 // perform parses flags and arguments in any order, then the environment.
 func (a *app) perform(ctx context.Context, c command, args []string) error {
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // errors are printed once, by report
+	flags.SetOutput(io.Discard) // errors are printed once, by cli.Report
 	do := c.define(flags)
 	var positional []string
 	for rest := args; ; {
 		if err := flags.Parse(rest); errors.Is(err, flag.ErrHelp) {
 			return a.commandHelp(a.stdout, c)
 		} else if err != nil {
-			return exitf(exitUsage, "%w; see 'trustcast-agent help %s'", err, c.name)
+			return cli.Errorf(cli.Usage, "%w; see 'trustcast-agent help %s'", err, c.name)
 		}
 		if rest = flags.Args(); len(rest) == 0 {
 			break
@@ -73,13 +75,13 @@ func (a *app) environment(flags *flag.FlagSet) error {
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	var err error
 	flags.VisitAll(func(f *flag.Flag) {
-		name := "TRUSTCAST_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		name := cli.Variable(f.Name)
 		value := a.getenv(name)
 		if err != nil || given[f.Name] || f.Name == "o" || value == "" {
 			return
 		}
 		if bad := flags.Set(f.Name, value); bad != nil {
-			err = exitf(exitUsage, "environment variable %s=%q: %w", name, value, bad)
+			err = cli.Errorf(cli.Usage, "environment variable %s=%q: %w", name, value, bad)
 		}
 	})
 	return err
@@ -88,7 +90,7 @@ func (a *app) environment(flags *flag.FlagSet) error {
 // extra refuses arguments beyond the first n.
 func extra(args []string, n int, command string) error {
 	if len(args) > n {
-		return exitf(exitUsage, "unexpected argument %q; see 'trustcast-agent help %s'", args[n], command)
+		return cli.Errorf(cli.Usage, "unexpected argument %q; see 'trustcast-agent help %s'", args[n], command)
 	}
 	return nil
 }
@@ -102,7 +104,7 @@ func (a *app) helpOn(args []string) error {
 			return a.commandHelp(a.stdout, c)
 		}
 	}
-	return exitf(exitUsage, "there is no command %q; 'trustcast-agent help' lists them", args[0])
+	return cli.Errorf(cli.Usage, "there is no command %q; 'trustcast-agent help' lists them", args[0])
 }
 
 func (a *app) help(w io.Writer) error {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/trustcast/trustcast/agent"
+	"github.com/trustcast/trustcast/internal/cli"
 )
 
 // longestToken bounds a token file; tokens have a few hundred characters.
@@ -51,27 +52,27 @@ func (f *hostFlags) readToken(a *app) (string, error) {
 	case f.tokenFile == "":
 		return f.token, nil
 	case f.token != "":
-		return "", exitf(exitUsage, "--token and --token-file are both given; leave one away")
+		return "", cli.Errorf(cli.Usage, "--token and --token-file are both given; leave one away")
 	}
 	in := a.stdin
 	if f.tokenFile != "-" {
 		file, err := os.Open(f.tokenFile)
 		if errors.Is(err, fs.ErrNotExist) {
-			return "", exitf(exitNotFound, "the token file %s is not there; 'trustcast token create -q' on the server prints a token", f.tokenFile)
+			return "", cli.Errorf(cli.NotFound, "the token file %s is not there; 'trustcast token create -q' on the server prints a token", f.tokenFile)
 		}
 		if err != nil {
-			return "", exitf(exitFailed, "the token file cannot be read: %w", err)
+			return "", cli.Errorf(cli.Failed, "the token file cannot be read: %w", err)
 		}
 		defer func() { _ = file.Close() }() // read-only
 		in = file
 	}
 	raw, err := io.ReadAll(io.LimitReader(in, longestToken))
 	if err != nil {
-		return "", exitf(exitFailed, "the token file %s cannot be read: %w", f.tokenFile, err)
+		return "", cli.Errorf(cli.Failed, "the token file %s cannot be read: %w", f.tokenFile, err)
 	}
 	token := strings.TrimSpace(string(raw))
 	if token == "" {
-		return "", exitf(exitUsage, "the token file %s is empty; 'trustcast token create -q' on the server prints a token", f.tokenFile)
+		return "", cli.Errorf(cli.Usage, "the token file %s is empty; 'trustcast token create -q' on the server prints a token", f.tokenFile)
 	}
 	return token, nil
 }
@@ -84,5 +85,5 @@ func (f *hostFlags) logger(a *app) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(a.stderr, nil)), nil
 	}
-	return nil, exitf(exitUsage, "--log-format %q is neither text nor json", f.logFormat)
+	return nil, cli.Errorf(cli.Usage, "--log-format %q is neither text nor json", f.logFormat)
 }

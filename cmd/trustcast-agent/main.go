@@ -11,16 +11,18 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/trustcast/trustcast/internal/cli"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	os.Exit(report(run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr), os.Stderr))
+	os.Exit(cli.Report("trustcast-agent", run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr), os.Stderr))
 }
 
 // run does what args say. The error says what failed, why and what to do next;
-// report turns it into a line and an exit code.
+// cli.Report turns it into a line and an exit code.
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) error {
 	return (&app{getenv: getenv, stdin: stdin, stdout: stdout, stderr: stderr}).execute(ctx, args)
 }

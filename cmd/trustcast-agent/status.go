@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trustcast/trustcast/agent"
+	"github.com/trustcast/trustcast/internal/cli"
 )
 
 // format is the -o flag of a command that prints data.
@@ -27,14 +27,7 @@ func (f *format) json() (bool, error) {
 	case "text", "json":
 		return *f == "json", nil
 	}
-	return false, exitf(exitUsage, "-o %q is neither text nor json", string(*f))
-}
-
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	return false, cli.Errorf(cli.Usage, "-o %q is neither text nor json", string(*f))
 }
 
 func (a *app) status() command {
@@ -71,16 +64,16 @@ func (a *app) status() command {
 func verdict(s agent.Status) error {
 	for _, f := range s.Files {
 		if !f.OK {
-			return exitf(exitBad, "%s is not right: %s; a running agent mends it", f.Path, f.Problem)
+			return cli.Errorf(cli.Bad, "%s is not right: %s; a running agent mends it", f.Path, f.Problem)
 		}
 	}
 	switch {
 	case !s.Running:
-		return exitf(exitUnreachable, "the agent does not run; what is installed stays, but no rotation is followed: start it with 'trustcast-agent run'")
+		return cli.Errorf(cli.Unreachable, "the agent does not run; what is installed stays, but no rotation is followed: start it with 'trustcast-agent run'")
 	case s.Problem != "":
-		return exitf(exitBad, "%s", s.Problem)
+		return cli.Errorf(cli.Bad, "%s", s.Problem)
 	case !s.Connected:
-		return exitf(exitBad, "there is no connection to the server %s; the agent keeps trying, look at its log and at the way to that address", s.Server)
+		return cli.Errorf(cli.Bad, "there is no connection to the server %s; the agent keeps trying, look at its log and at the way to that address", s.Server)
 	}
 	return nil
 }
@@ -110,23 +103,15 @@ type fileJSON struct {
 	Problem string `json:"problem"`
 }
 
-func instant(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	t = t.UTC().Truncate(time.Millisecond)
-	return &t
-}
-
 func printStatus(w io.Writer, s agent.Status, asJSON bool) error {
 	if asJSON {
 		files := []fileJSON{}
 		for _, f := range s.Files {
 			files = append(files, fileJSON{f.Path, f.OK, f.Problem})
 		}
-		return printJSON(w, statusJSON{
+		return cli.JSON(w, statusJSON{
 			s.HostID, s.Name, s.FleetID, s.Domain, s.Server, s.Generation, s.Fingerprint, files,
-			s.Running, s.Connected, s.Gossip, s.Problem, instant(s.LastSync), instant(s.IdentityNotAfter),
+			s.Running, s.Connected, s.Gossip, s.Problem, cli.Instant(s.LastSync), cli.Instant(s.IdentityNotAfter),
 		})
 	}
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -134,7 +119,7 @@ func printStatus(w io.Writer, s agent.Status, asJSON bool) error {
 		{"host", s.Name + " (" + s.HostID + ")"},
 		{"registry", s.Domain},
 		{"server", s.Server + ", " + connection(s)},
-		{"generation", fmt.Sprintf("%d (%s)", s.Generation, short(s.Fingerprint))},
+		{"generation", fmt.Sprintf("%d (%s)", s.Generation, cli.Short(s.Fingerprint))},
 	}
 	for _, f := range s.Files {
 		state := "ok"
@@ -143,7 +128,7 @@ func printStatus(w io.Writer, s agent.Status, asJSON bool) error {
 		}
 		rows = append(rows, [2]string{"file", f.Path + ": " + state})
 	}
-	rows = append(rows, [2]string{"gossip", orDash(s.Gossip)}, [2]string{"last sync", day(s.LastSync)}, [2]string{"identity until", day(s.IdentityNotAfter)})
+	rows = append(rows, [2]string{"gossip", orDash(s.Gossip)}, [2]string{"last sync", orDash(cli.Day(s.LastSync))}, [2]string{"identity until", orDash(cli.Day(s.IdentityNotAfter))})
 	if s.Problem != "" {
 		rows = append(rows, [2]string{"problem", s.Problem})
 	}
@@ -166,21 +151,9 @@ func connection(s agent.Status) string {
 	}
 }
 
-func day(t time.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	return t.UTC().Format("2006-01-02 15:04 MST")
-}
-
 func orDash(s string) string {
 	if s == "" {
 		return "-"
 	}
 	return s
-}
-
-// short is the recognisable part of a fingerprint.
-func short(fingerprint string) string {
-	return fingerprint[:min(16, len(fingerprint))]
 }

@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"github.com/trustcast/trustcast/agent"
+	"github.com/trustcast/trustcast/internal/cli"
 )
 
 // version is set by the linker.
@@ -38,7 +39,7 @@ func (a *app) joinNow(ctx context.Context, f hostFlags, args []string) error {
 		return err
 	}
 	if cfg.Server == "" {
-		return exitf(exitUsage, "the server's address is missing; 'trustcast token create' on the server prints the complete line")
+		return cli.Errorf(cli.Usage, "the server's address is missing; 'trustcast token create' on the server prints the complete line")
 	}
 	r, err := agent.Join(ctx, cfg)
 	if err != nil {
@@ -48,7 +49,7 @@ func (a *app) joinNow(ctx context.Context, f hostFlags, args []string) error {
 	if r.Already {
 		verb = "Already joined"
 	}
-	_, err = fmt.Fprintf(a.stdout, "%s the fleet of %s as %s; its CA (generation %d, %s) is installed:\n", verb, r.Domain, r.Name, r.Generation, short(fmt.Sprint(r.Fingerprint)))
+	_, err = fmt.Fprintf(a.stdout, "%s the fleet of %s as %s; its CA (generation %d, %s) is installed:\n", verb, r.Domain, r.Name, r.Generation, cli.Short(fmt.Sprint(r.Fingerprint)))
 	for _, file := range r.Files {
 		if err == nil {
 			_, err = fmt.Fprintln(a.stdout, "  "+file)
@@ -137,7 +138,7 @@ func (a *app) version() command {
 					return err
 				}
 				if asJSON {
-					return printJSON(a.stdout, map[string]string{"version": version, "go": runtime.Version(), "platform": platform})
+					return cli.JSON(a.stdout, map[string]string{"version": version, "go": runtime.Version(), "platform": platform})
 				}
 				_, err = fmt.Fprintf(a.stdout, "trustcast-agent %s (%s, %s)\n", version, runtime.Version(), platform)
 				return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/trustcast/trustcast/internal/cli"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
@@ -55,14 +56,14 @@ func (a *app) caShow() *cobra.Command {
 			return err
 		}
 		if out.json() {
-			return printJSON(a.stdout, newCAJSON(r))
+			return cli.JSON(a.stdout, newCAJSON(r))
 		}
 		if err := table(a.stdout, row("generation", strconv.FormatUint(r.GetGeneration(), 10)), row("fingerprint", r.GetFingerprint())); err != nil {
 			return err
 		}
 		rows := []string{"", row("ROLE", "SUBJECT", "FINGERPRINT", "FROM", "UNTIL", "NAMES")}
 		for _, cert := range r.GetCertificates() {
-			rows = append(rows, row(cert.GetRole(), cert.GetSubject(), short(cert.GetFingerprint()),
+			rows = append(rows, row(cert.GetRole(), cert.GetSubject(), cli.Short(cert.GetFingerprint()),
 				day(cert.GetNotBefore()), day(cert.GetNotAfter()), strings.Join(cert.GetNames(), ",")))
 		}
 		return table(a.stdout, rows...)
@@ -132,7 +133,7 @@ func (a *app) caHistory() *cobra.Command {
 			for _, e := range r.GetHistory() {
 				entries = append(entries, historyJSON{instant(e.GetTime()), e.GetRotation(), e.GetGeneration(), e.GetEvent(), e.GetBy(), e.GetDetail()})
 			}
-			return printJSON(a.stdout, entries)
+			return cli.JSON(a.stdout, entries)
 		}
 		rows := []string{row("TIME", "ROTATION", "GENERATION", "EVENT", "BY", "DETAIL")}
 		for _, e := range r.GetHistory() {

@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/trustcast/trustcast/internal/cli"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
@@ -47,19 +49,36 @@ func ask[R any](ctx context.Context, a *app, call func(context.Context, pb.Admin
 	defer closeConn()
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	return call(ctx, client)
+	r, err := call(ctx, client)
+	return r, said(err)
+}
+
+// said puts what gRPC itself has to say into the operator's words; what the
+// server says is a complete sentence already.
+func said(err error) error {
+	switch cli.StatusOf(err).Code() {
+	case codes.Unavailable:
+		return cli.Errorf(cli.Unreachable, "the server ended before it answered; see its log, start it again, then repeat the command")
+	case codes.DeadlineExceeded:
+		return cli.Errorf(cli.Unreachable, "the server did not answer within %s; see its log", callLimit)
+	case codes.Unimplemented:
+		return cli.Errorf(cli.Failed, "the running server does not know this command: it has another version; compare 'trustcast version' with 'trustcast status', and restart it")
+	case codes.Canceled:
+		return context.Canceled
+	}
+	return err
 }
 
 // unreachable says why no server answers in dir, and what to do.
 func unreachable(dir string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return exitf(exitUnreachable, "no permission to reach the server in %s: its socket is for the user that runs it; become that user, for example with sudo", dir)
+		return cli.Errorf(cli.Unreachable, "no permission to reach the server in %s: its socket is for the user that runs it; become that user, for example with sudo", dir)
 	case errors.Is(err, fs.ErrNotExist):
-		return exitf(exitUnreachable, "no server runs in %s (there is no state/admin.sock); start it with 'trustcast server', or name its directory with --data-dir", dir)
+		return cli.Errorf(cli.Unreachable, "no server runs in %s (there is no state/admin.sock); start it with 'trustcast server', or name its directory with --data-dir", dir)
 	case errors.Is(err, context.Canceled):
 		return err
 	default:
-		return exitf(exitUnreachable, "no server answers in %s (%w); start it with 'trustcast server', or name its directory with --data-dir", dir, err)
+		return cli.Errorf(cli.Unreachable, "no server answers in %s (%w); start it with 'trustcast server', or name its directory with --data-dir", dir, err)
 	}
 }

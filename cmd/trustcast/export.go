@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/trustcast/trustcast/internal/cli"
 	"github.com/trustcast/trustcast/internal/durable"
 )
 
@@ -21,14 +22,14 @@ func (a *app) export(target string, data []byte, perm fs.FileMode) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := os.Stat(filepath.Dir(target)); err != nil {
-			return exitf(exitFailed, "%s cannot be written: its directory is not there (%w); make it first", target, err)
+			return cli.Errorf(cli.Failed, "%s cannot be written: its directory is not there (%w); make it first", target, err)
 		}
 	case err != nil:
-		return exitf(exitFailed, "%s cannot be written: %w", target, err)
+		return cli.Errorf(cli.Failed, "%s cannot be written: %w", target, err)
 	case fi.IsDir():
-		return exitf(exitUsage, "%s is a directory; give a file's name in it, like %s", target, filepath.Join(target, "ca.crt"))
+		return cli.Errorf(cli.Usage, "%s is a directory; give a file's name in it, like %s", target, filepath.Join(target, "ca.crt"))
 	case !fi.Mode().IsRegular():
-		return exitf(exitUsage, "%s is no regular file and stays as it is; give a file's name, or - for standard output", target)
+		return cli.Errorf(cli.Usage, "%s is no regular file and stays as it is; give a file's name, or - for standard output", target)
 	}
 	if err := durable.WriteFile(target, data, perm); err != nil {
 		return fmt.Errorf("export: %w", err)

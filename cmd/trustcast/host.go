@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/trustcast/trustcast/internal/cli"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
@@ -25,7 +26,7 @@ func (a *app) hostList() *cobra.Command {
 			return err
 		}
 		if out.json() {
-			return printJSON(a.stdout, newHostsJSON(s.GetHosts()))
+			return cli.JSON(a.stdout, newHostsJSON(s.GetHosts()))
 		}
 		return printHosts(a.stdout, s)
 	}
@@ -59,12 +60,12 @@ func (a *app) hostShow() *cobra.Command {
 		for _, h := range s.GetHosts() {
 			if h.GetName() == args[0] || h.GetId() == args[0] {
 				if out.json() {
-					return printJSON(a.stdout, newHostJSON(h))
+					return cli.JSON(a.stdout, newHostJSON(h))
 				}
 				return printHost(a.stdout, h, s)
 			}
 		}
-		return exitf(exitNotFound, "no host is called %q; '%s' lists them", args[0], a.hint("host ls"))
+		return cli.Errorf(cli.NotFound, "no host is called %q; '%s' lists them", args[0], a.hint("host ls"))
 	}
 	return c
 }
@@ -73,7 +74,7 @@ func printHost(w io.Writer, h *pb.Host, s *pb.Status) error {
 	return table(w,
 		row("name", h.GetName()), row("id", h.GetId()),
 		row("state", h.GetState()+because(h.GetProblem())),
-		row("generation", fmt.Sprintf("%d (%s), wanted is %d", h.GetGeneration(), short(h.GetFingerprint()), s.GetGeneration())),
+		row("generation", fmt.Sprintf("%d (%s), wanted is %d", h.GetGeneration(), cli.Short(h.GetFingerprint()), s.GetGeneration())),
 		row("last seen", ago(h.GetLastSeen(), s.GetTime())+" from "+h.GetAddress()),
 		row("covered", yes(h.GetCovered())), row("present", yes(h.GetPresent())), row("connected", yes(h.GetConnected())),
 		row("gossip", h.GetGossip()), row("handshake", h.GetLive()),
@@ -104,7 +105,7 @@ func (a *app) hostRemove() *cobra.Command {
 			return err
 		}
 		if out.json() {
-			return printJSON(a.stdout, map[string]string{"id": r.GetId(), "name": r.GetName()})
+			return cli.JSON(a.stdout, map[string]string{"id": r.GetId(), "name": r.GetName()})
 		}
 		a.say("Host %s is removed. It keeps its CA files and any password that it knows: take that away with '%s'.", r.GetName(), a.hint("user rm NAME"))
 		return nil

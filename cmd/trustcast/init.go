@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/trustcast/trustcast/internal/cli"
 	"github.com/trustcast/trustcast/server"
 )
 
@@ -47,7 +48,7 @@ func (a *app) initCommand() *cobra.Command {
 			return err
 		}
 		if out.json() {
-			return printJSON(a.stdout, initJSON{result.Domain, result.FleetID, string(result.Fingerprint), result.User, result.Password})
+			return cli.JSON(a.stdout, initJSON{result.Domain, result.FleetID, string(result.Fingerprint), result.User, result.Password})
 		}
 		return a.printCreated(result)
 	}
@@ -67,10 +68,10 @@ type initJSON struct {
 func (a *app) create(ctx context.Context, f initFlags) (server.InitResult, error) {
 	var none server.InitResult
 	if f.domain == "" {
-		return none, exitf(exitUsage, "--domain is missing: it is the name that stands in image names, like registry.example.com; add --domain HOST[:PORT]")
+		return none, cli.Errorf(cli.Usage, "--domain is missing: it is the name that stands in image names, like registry.example.com; add --domain HOST[:PORT]")
 	}
 	if f.user == "" && f.passwordStdin {
-		return none, exitf(exitUsage, "--password-stdin is for the first user; add --user NAME")
+		return none, cli.Errorf(cli.Usage, "--password-stdin is for the first user; add --user NAME")
 	}
 	var password string
 	if f.user != "" && !server.Initialized(a.dataDir) { // else Init refuses; no need to ask first

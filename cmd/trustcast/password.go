@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/term"
+
+	"github.com/trustcast/trustcast/internal/cli"
 )
 
 // longestPassword bounds what is read; bcrypt takes 72 bytes, and the server
@@ -33,7 +35,7 @@ func (a *app) password(user string, fromStdin bool) (string, error) {
 		return "", err
 	}
 	if first != second {
-		return "", exitf(exitUsage, "the two passwords differ; nothing was changed, run the command again")
+		return "", cli.Errorf(cli.Usage, "the two passwords differ; nothing was changed, run the command again")
 	}
 	return first, nil
 }
@@ -41,11 +43,11 @@ func (a *app) password(user string, fromStdin bool) (string, error) {
 func (a *app) passwordFromStdin() (string, error) {
 	line, err := bufio.NewReader(io.LimitReader(a.stdin, longestPassword)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
-		return "", exitf(exitFailed, "read the password from standard input: %w", err)
+		return "", cli.Errorf(cli.Failed, "read the password from standard input: %w", err)
 	}
 	line = strings.TrimRight(line, "\r\n")
 	if line == "" {
-		return "", exitf(exitUsage, "the password on standard input is empty; give one, or leave --password-stdin away to have one generated")
+		return "", cli.Errorf(cli.Usage, "the password on standard input is empty; give one, or leave --password-stdin away to have one generated")
 	}
 	return line, nil
 }
@@ -55,7 +57,7 @@ func (a *app) prompt(fd int, text string) (string, error) {
 	line, err := term.ReadPassword(fd)
 	_, _ = io.WriteString(a.stderr, "\n")
 	if err != nil {
-		return "", exitf(exitFailed, "read the password from the terminal: %w; --password-stdin works without one", err)
+		return "", cli.Errorf(cli.Failed, "read the password from the terminal: %w; --password-stdin works without one", err)
 	}
 	return string(line), nil
 }

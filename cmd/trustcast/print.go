@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -11,15 +10,9 @@ import (
 
 	"golang.org/x/term"
 	"google.golang.org/protobuf/types/known/timestamppb"
-)
 
-// printJSON writes v as indented JSON. Keys are stable: scripts rely on them.
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
-}
+	"github.com/trustcast/trustcast/internal/cli"
+)
 
 // table writes aligned columns; cells of a row are separated by tabs.
 func table(w io.Writer, rows ...string) error {
@@ -41,21 +34,18 @@ func row(cells ...string) string {
 	return strings.Join(cells, "\t")
 }
 
-// instant is a time in JSON: RFC 3339 in UTC to the millisecond, null when unset.
-func instant(t *timestamppb.Timestamp) *time.Time {
-	if t == nil || (t.GetSeconds() == 0 && t.GetNanos() == 0) {
-		return nil
-	}
-	v := t.AsTime().Truncate(time.Millisecond)
-	return &v
-}
+// instant is a time in JSON.
+func instant(t *timestamppb.Timestamp) *time.Time { return cli.Instant(clock(t)) }
 
 // day is a time for people.
-func day(t *timestamppb.Timestamp) string {
-	if instant(t) == nil {
-		return ""
+func day(t *timestamppb.Timestamp) string { return cli.Day(clock(t)) }
+
+// clock is zero for an unset time, which the protocol may spell in two ways.
+func clock(t *timestamppb.Timestamp) time.Time {
+	if t.GetSeconds() == 0 && t.GetNanos() == 0 {
+		return time.Time{}
 	}
-	return t.AsTime().Format("2006-01-02 15:04 MST")
+	return t.AsTime()
 }
 
 // ago is the age of t at now, for people.
@@ -88,14 +78,6 @@ func count(n int, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-// short is the recognisable part of a fingerprint.
-func short(fingerprint string) string {
-	if len(fingerprint) > 16 {
-		return fingerprint[:16]
-	}
-	return fingerprint
 }
 
 // list is s, but [] and not null in JSON when empty.

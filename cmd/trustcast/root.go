@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/trustcast/trustcast/internal/cli"
 )
 
 // app is one invocation: where it reads and writes, and what all commands share.
@@ -86,9 +88,9 @@ func (a *app) execute(ctx context.Context, args []string) error {
 // misused makes a usage error of what cobra refused.
 func (a *app) misused(c *cobra.Command, err error) error {
 	if errors.Is(err, errHelpShown) {
-		return &exitError{exitUsage, errors.New("")}
+		return cli.Silent(cli.Usage)
 	}
-	return exitf(exitUsage, "%w; see '%s --help'", err, c.CommandPath())
+	return cli.Errorf(cli.Usage, "%w; see '%s --help'", err, c.CommandPath())
 }
 
 var errHelpShown = errors.New("help shown")
@@ -136,7 +138,7 @@ func names(want ...string) cobra.PositionalArgs {
 func (a *app) environment(flags *pflag.FlagSet) error {
 	var err error
 	flags.VisitAll(func(f *pflag.Flag) {
-		name := variable(f.Name)
+		name := cli.Variable(f.Name)
 		value := a.getenv(name)
 		if err != nil || f.Changed || value == "" || f.Name == "help" {
 			return
@@ -146,8 +148,4 @@ func (a *app) environment(flags *pflag.FlagSet) error {
 		}
 	})
 	return err
-}
-
-func variable(flag string) string {
-	return "TRUSTCAST_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }

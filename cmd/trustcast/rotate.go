@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/trustcast/trustcast/internal/cli"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
@@ -87,13 +88,13 @@ func (a *app) confirmRotation(s *pb.Status, f rotateFlags) error {
 	_, _ = io.WriteString(a.stderr, question+" [y/N] ") // the answer decides, not the question
 	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
-		return exitf(exitFailed, "read the answer: %w", err)
+		return cli.Errorf(cli.Failed, "read the answer: %w", err)
 	}
 	switch strings.ToLower(strings.TrimSpace(answer)) {
 	case "y", "yes":
 		return nil
 	}
-	return exitf(exitFailed, "nothing was changed: the answer was not yes")
+	return cli.Errorf(cli.Failed, "nothing was changed: the answer was not yes")
 }
 
 type rotatedJSON struct {
@@ -104,7 +105,7 @@ type rotatedJSON struct {
 
 func (a *app) printRotating(r *pb.RotateCAResponse, asJSON bool) error {
 	if asJSON {
-		return printJSON(a.stdout, rotatedJSON{r.GetRotation(), r.GetGeneration(), r.GetStarted()})
+		return cli.JSON(a.stdout, rotatedJSON{r.GetRotation(), r.GetGeneration(), r.GetStarted()})
 	}
 	what := "is under way and has your changes"
 	if r.GetStarted() {
@@ -130,13 +131,13 @@ func (a *app) follow(ctx context.Context, r *pb.RotateCAResponse, f rotateFlags,
 	view.end()
 	switch {
 	case errors.Is(err, context.Canceled):
-		return exitf(exitFailed, "interrupted; rotation %d goes on in the server%s; '%s' shows it", r.GetRotation(), because(stillWaiting(last)), a.hint("status --wait"))
+		return cli.Errorf(cli.Failed, "interrupted; rotation %d goes on in the server%s; '%s' shows it", r.GetRotation(), because(stillWaiting(last)), a.hint("status --wait"))
 	case err != nil:
 		return err
 	case p.rolledBack:
-		return exitf(exitFailed, "rotation %d was rolled back; the old CA goes on, see '%s'", r.GetRotation(), a.hint("ca history"))
+		return cli.Errorf(cli.Failed, "rotation %d was rolled back; the old CA goes on, see '%s'", r.GetRotation(), a.hint("ca history"))
 	case f.out.json():
-		return printJSON(a.stdout, rotatedJSON{r.GetRotation(), last.GetGeneration(), r.GetStarted()})
+		return cli.JSON(a.stdout, rotatedJSON{r.GetRotation(), last.GetGeneration(), r.GetStarted()})
 	}
 	return nil
 }

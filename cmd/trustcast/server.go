@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/trustcast/trustcast/internal/cli"
 	"github.com/trustcast/trustcast/server"
 )
 
@@ -52,7 +53,7 @@ func (a *app) server() *cobra.Command {
 	f.add(c.Flags())
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if f.engine.value == "docker" {
-			return exitf(exitUsage, "the docker engine is not in this version; use --engine embedded (the default): the same registry inside this process, on the same data")
+			return cli.Errorf(cli.Usage, "the docker engine is not in this version; use --engine embedded (the default): the same registry inside this process, on the same data")
 		}
 		if f.init {
 			if err := a.createOnce(c.Context(), f.initFlags); err != nil {

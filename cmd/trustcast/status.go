@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/trustcast/trustcast/internal/cli"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
@@ -57,7 +58,7 @@ func (a *app) observe(ctx context.Context, wait bool, timeout time.Duration) (s 
 	defer cancel()
 	s, err = a.watch(watching, nil, settled)
 	if errors.Is(err, context.DeadlineExceeded) && s != nil {
-		return s, exitf(exitBad, "not settled after %s: %s", timeout, unsettled(s)), nil
+		return s, cli.Errorf(cli.Bad, "not settled after %s: %s", timeout, unsettled(s)), nil
 	}
 	return s, nil, err
 }
@@ -101,7 +102,7 @@ func troubles(s *pb.Status) error {
 	if len(parts) == 0 {
 		return nil
 	}
-	return exitf(exitBad, "%s; what to do stands in the status", strings.Join(parts, "; "))
+	return cli.Errorf(cli.Bad, "%s; what to do stands in the status", strings.Join(parts, "; "))
 }
 
 // overdue names who a rotation waits for although its deadline is over.
@@ -126,7 +127,7 @@ func because(problem string) string {
 
 func printStatus(w io.Writer, s *pb.Status, asJSON bool) error {
 	if asJSON {
-		return printJSON(w, newStatusJSON(s))
+		return cli.JSON(w, newStatusJSON(s))
 	}
 	if err := printRegistry(w, s); err != nil {
 		return err
@@ -159,7 +160,7 @@ func printRegistry(w io.Writer, s *pb.Status) error {
 	serving := s.GetServing()
 	return table(w,
 		row("registry", registry),
-		row("generation", fmt.Sprintf("%d (%s)", s.GetGeneration(), short(s.GetFingerprint()))),
+		row("generation", fmt.Sprintf("%d (%s)", s.GetGeneration(), cli.Short(s.GetFingerprint()))),
 		row("serving", fmt.Sprintf("%s until %s, certificate until %s, %s", serving.GetIssuer(), day(serving.GetCaNotAfter()),
 			day(serving.GetLeafNotAfter()), count(int(serving.GetPredecessors()), "predecessor"))),
 		row("server", fmt.Sprintf("%s, up %s, registry %s, agents %s, gossip %s", s.GetVersion(), span(s.GetTime().AsTime().Sub(s.GetStarted().AsTime())),

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/trustcast/trustcast/internal/cli"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
@@ -45,7 +46,7 @@ func (a *app) tokenCreate() *cobra.Command {
 			_, err = fmt.Fprintln(a.stdout, r.GetToken())
 			return err
 		case out.json():
-			return printJSON(a.stdout, createdTokenJSON{r.GetId(), r.GetToken(), instant(r.GetExpires()), r.GetJoinAddress(), joinLine(r)})
+			return cli.JSON(a.stdout, createdTokenJSON{r.GetId(), r.GetToken(), instant(r.GetExpires()), r.GetJoinAddress(), joinLine(r)})
 		default:
 			return a.printJoin(r)
 		}
@@ -117,7 +118,7 @@ func (a *app) tokenList() *cobra.Command {
 			for _, t := range r.GetTokens() {
 				tokens = append(tokens, tokenJSON{t.GetId(), t.GetState(), t.GetHost(), t.GetUses(), t.GetUsed(), instant(t.GetCreated()), instant(t.GetExpires())})
 			}
-			return printJSON(a.stdout, tokens)
+			return cli.JSON(a.stdout, tokens)
 		}
 		rows := []string{row("ID", "STATE", "USED", "HOST", "CREATED", "EXPIRES")}
 		for _, t := range r.GetTokens() {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/trustcast/trustcast/internal/cli"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
@@ -57,7 +58,7 @@ type addedUserJSON struct {
 
 func (a *app) printAdded(u addedUserJSON, asJSON bool) error {
 	if asJSON {
-		return printJSON(a.stdout, u)
+		return cli.JSON(a.stdout, u)
 	}
 	if u.Replaced {
 		a.say("User %s has a new password.", u.Name)
@@ -103,7 +104,7 @@ func (a *app) userList() *cobra.Command {
 			return err
 		}
 		if out.json() {
-			return printJSON(a.stdout, list(r.GetNames()))
+			return cli.JSON(a.stdout, list(r.GetNames()))
 		}
 		for _, name := range r.GetNames() {
 			if _, err := fmt.Fprintln(a.stdout, name); err != nil {

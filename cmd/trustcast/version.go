@@ -5,6 +5,8 @@ import (
 	"runtime"
 
 	"github.com/spf13/cobra"
+
+	"github.com/trustcast/trustcast/internal/cli"
 )
 
 // version is set by the linker.
@@ -21,7 +23,7 @@ func (a *app) version() *cobra.Command {
 	c.RunE = func(*cobra.Command, []string) error {
 		platform := runtime.GOOS + "/" + runtime.GOARCH
 		if out.json() {
-			return printJSON(a.stdout, map[string]string{"version": version, "go": runtime.Version(), "platform": platform})
+			return cli.JSON(a.stdout, map[string]string{"version": version, "go": runtime.Version(), "platform": platform})
 		}
 		_, err := fmt.Fprintf(a.stdout, "trustcast %s (%s, %s)\n", version, runtime.Version(), platform)
 		return err

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/trustcast/trustcast/internal/cli"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
@@ -80,8 +81,7 @@ func wentAway(err error) bool {
 	if errors.Is(err, io.EOF) {
 		return true
 	}
-	e, ok := errors.AsType[statusError](err)
-	return ok && e.GRPCStatus().Code() == codes.Unavailable
+	return cli.StatusOf(err).Code() == codes.Unavailable
 }
 
 // awaitServer returns when the socket answers again.
@@ -102,7 +102,7 @@ func (a *app) awaitServer(ctx context.Context) error {
 	}
 }
 
-var errNotBack = exitf(exitUnreachable, "the server went away and did not come back within %s; nothing is lost, it carries on when it is started again", comeBack)
+var errNotBack = cli.Errorf(cli.Unreachable, "the server went away and did not come back within %s; nothing is lost, it carries on when it is started again", comeBack)
 
 // ended prefers the reason of ctx to the stream's words for it.
 func ended(ctx context.Context, err error) error {
