@@ -91,10 +91,8 @@ func Init(ctx context.Context, cfg InitConfig) (InitResult, error) {
 	if Initialized(cfg.DataDir) {
 		return InitResult{}, fmt.Errorf("%s holds a registry already: start it with `trustcast server`, or give another --data-dir", cfg.DataDir)
 	}
-	if cfg.User != "" {
-		if err := users.Check(cfg.User, cfg.Password); err != nil && cfg.Password != "" {
-			return InitResult{}, err
-		}
+	if err := checkFirstUser(cfg); err != nil {
+		return InitResult{}, err
 	}
 	l := layout{cfg.DataDir}
 	if err := l.create(); err != nil {
@@ -181,6 +179,17 @@ func (l layout) discardHalf() error {
 	return nil
 }
 
+func checkFirstUser(cfg InitConfig) error {
+	switch {
+	case cfg.User == "":
+		return nil
+	case cfg.Password == "": // one is generated
+		return users.CheckName(cfg.User)
+	default:
+		return users.Check(cfg.User, cfg.Password)
+	}
+}
+
 // firstUser adds the first user and returns a generated password, if any.
 func (l layout) firstUser(store *records.Store, cfg InitConfig) (generated string, err error) {
 	u, err := users.Open(store, l.htpasswd())
@@ -197,7 +206,7 @@ func (l layout) firstUser(store *records.Store, cfg InitConfig) (generated strin
 }
 
 // parseSubject reads "C=DE,O=Example" as the scripts' CERTIFICATE_DETAILS had
-// it; "/C=DE/O=Example" works too. A common name is refused: it is ours.
+// it; "/C=DE/O=Example" works too. A common name is passed over: it is ours.
 func parseSubject(s string) (pkix.Name, error) {
 	if strings.TrimSpace(s) == "" {
 		return pkix.Name{Organization: []string{"trustcast"}}, nil

@@ -1,6 +1,9 @@
 package gossip
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // ServerName is the member name of the server; hosts are members under their ID.
 const ServerName = "server"
@@ -20,4 +23,16 @@ func ParseHint(meta []byte) (h Hint, ok bool) {
 		return Hint{}, false
 	}
 	return Hint{Generation: binary.BigEndian.Uint64(meta), Revision: binary.BigEndian.Uint64(meta[8:])}, true
+}
+
+// Lookup returns what is known of one member; ok is false for a stranger.
+func (m *Member) Lookup(name string) (peer Peer, ok bool) {
+	t := m.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e, ok := t.entries[name]
+	if !ok {
+		return Peer{}, false
+	}
+	return Peer{Name: name, Address: e.address, Meta: bytes.Clone(e.meta), Alive: e.alive}, true
 }

@@ -50,7 +50,10 @@ type Config struct {
 	Cover func(id string) error
 	// Publish makes the edge serve current and offer next (nil: nothing).
 	Publish func(current, next map[string]*tls.Certificate) error
-	Log     *slog.Logger
+	// Announce is called after the edge took a changed record; it must not
+	// block. Hosts that are told earlier would find the old chain.
+	Announce func()
+	Log      *slog.Logger
 }
 
 // Authority is the registry CA of one server.
@@ -218,6 +221,7 @@ func (a *Authority) publish() error {
 	}
 	a.serving = Serving{Active: r.Active, Chain: r.Chain}
 	a.published = r.Rev
+	a.cfg.Announce()
 	return nil
 }
 
@@ -244,8 +248,8 @@ func (a *Authority) cover(v View) error {
 }
 
 // change makes next the record: certificates and keys first, then the record,
-// then the keys it forgets are destroyed, then whoever watches it is woken by
-// the store. The caller holds mu.
+// then the keys it forgets are destroyed. The caller holds mu; Run publishes and
+// announces next.
 func (a *Authority) change(next Rotation, now time.Time, by, detail string) error {
 	rec := a.rec
 	if next.LastCA != rec.Rotation.LastCA {
@@ -407,4 +411,18 @@ func (rec record) wanted() (Wanted, error) {
 		return Wanted{}, errors.New("the record has no leaf: restore it from a backup")
 	}
 	return w, nil
+}
+
+// Publish has the edge serve the record now; Run does it after each change.
+func (a *Authority) Publish() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.publish()
+}
+
+// Settled says whether the edge serves what the record says.
+func (a *Authority) Settled() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.published == a.rec.Rotation.Rev
 }

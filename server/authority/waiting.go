@@ -68,6 +68,9 @@ func (r Rotation) lacks(h Host, v View, phase Phase) (lack string, refused bool)
 			return fmt.Sprintf("CA %d on its disk does not verify the leaf that it issued%s", ca, because(e)), true
 		}
 	}
+	if phase == Staged && e.Probe == certs.NotTried {
+		return "has not tried the future certificate yet", false
+	}
 	if phase == Staged && e.Probe == certs.Refused {
 		return "refuses the future certificate" + because(e), true
 	}

@@ -1,0 +1,88 @@
+package agent
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"github.com/trustcast/trustcast/certs"
+	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+)
+
+// renewLimit bounds one renewal call.
+const renewLimit = 30 * time.Second
+
+// identity returns who this host is now.
+func (a *agent) identity() enrolment {
+	a.link.mu.Lock()
+	defer a.link.mu.Unlock()
+	return a.enrolment
+}
+
+// renewIfDue renews the identity at two thirds of its life.
+func (l *link) renewIfDue(ctx context.Context) error {
+	e := l.agent.identity()
+	cert, err := x509.ParseCertificate(e.Cert)
+	if err != nil {
+		return fmt.Errorf("this host's identity is damaged: %w", err)
+	}
+	due := e.Received.Add(cert.NotAfter.Sub(e.Received) * 2 / 3)
+	if l.agent.cfg.Now().Before(due) {
+		return nil
+	}
+	if err := l.renew(ctx); err != nil {
+		if l.agent.cfg.Now().Before(cert.NotAfter) {
+			l.log.Warn("identity not renewed yet; trying again", "ends", cert.NotAfter, "err", err)
+			return nil // still good
+		}
+		return err
+	}
+	return nil
+}
+
+// renew gets an identity for the next key. The key is on disk before its CSR
+// leaves, and the server takes it for the current one when it is first used.
+func (l *link) renew(ctx context.Context) error {
+	a := l.agent
+	e := a.identity()
+	key, err := a.store.pendingKey("")
+	if err != nil {
+		return err
+	}
+	csr, err := request(key)
+	if err != nil {
+		return err
+	}
+	conn, err := a.dialServer(e)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // the call's error is the one that counts
+	ctx, cancel := context.WithTimeout(ctx, renewLimit)
+	defer cancel()
+	resp, err := pb.NewAgentServiceClient(conn).Renew(ctx, &pb.RenewRequest{Csr: csr})
+	if err != nil {
+		return err
+	}
+	cert, err := certs.ParseCertificate(resp.GetIdentity())
+	if err != nil {
+		return fmt.Errorf("renewed identity: %w", err)
+	}
+	if !key.PublicKey.Equal(cert.PublicKey) {
+		return fmt.Errorf("renewed identity: it is for another key")
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return fmt.Errorf("renewed identity: %w", err)
+	}
+	e.Cert, e.Key, e.Received = resp.GetIdentity(), der, a.cfg.Now().UTC()
+	if err := a.store.write(identityFile, e); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	a.enrolment = e
+	l.mu.Unlock()
+	l.log.Info("identity renewed", "ends", cert.NotAfter)
+	return a.store.remove(pendingFile)
+}

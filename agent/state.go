@@ -1,0 +1,246 @@
+package agent
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/trustcast/trustcast/agent/install"
+	"github.com/trustcast/trustcast/certs"
+	"github.com/trustcast/trustcast/internal/durable"
+)
+
+// stateFormat is the version of the agent's files; a greater one was written by
+// a newer agent and is refused.
+const stateFormat = 1
+
+// The files in the data directory. Each is written whole and durably.
+const (
+	identityFile = "identity.json" // who we are; written by join and renewal
+	pendingFile  = "pending.json"  // a key whose certificate is not here yet
+	trustedFile  = "trusted.json"  // the last-good wanted state
+	ownedFile    = "owned.json"    // what we have written on this host
+	bootFile     = "boot.json"     // how often we were started
+	statusFile   = "status.json"   // what `status` shows of a running agent
+)
+
+// enrolment is who this host is and whom it obeys; fixed by joining, but for
+// certificate, key and control CAs, which renewals replace.
+type enrolment struct {
+	Format  int    `json:"format"`
+	FleetID string `json:"fleet_id"`
+	HostID  string `json:"host_id"`
+	Name    string `json:"name"`
+	Domain  string `json:"domain"`
+	Server  string `json:"server"`
+	Cert    []byte `json:"cert"`
+	Key     []byte `json:"key"` // PKCS#8
+	// Received is when the certificate came; it is renewed at two thirds from here.
+	Received time.Time `json:"received"`
+	// ControlCAs are the only roots for the server's identity, DER.
+	ControlCAs [][]byte `json:"control_cas"`
+	Gossip     ring     `json:"gossip"`
+}
+
+// ring is how to take part in gossip.
+type ring struct {
+	Keys  [][]byte `json:"keys"`
+	Peers []string `json:"peers"`
+}
+
+// pending is a key that left as a CSR; a repeated request must carry it again.
+type pending struct {
+	Format int    `json:"format"`
+	Key    []byte `json:"key"`
+	// Token is the ID of the token it was made for; "" for a renewal.
+	Token string `json:"token"`
+}
+
+// trusted is the last wanted state that was accepted.
+type trusted struct {
+	Format     int               `json:"format"`
+	Revision   uint64            `json:"revision"`
+	Rotation   uint64            `json:"rotation"`
+	Generation uint64            `json:"generation"`
+	Print      certs.Fingerprint `json:"fingerprint"`
+	Roots      [][]byte          `json:"roots"`
+	Names      []string          `json:"names"`
+	Tick       time.Duration     `json:"tick"`
+	Window     time.Duration     `json:"window"`
+	Registry   string            `json:"registry"`
+	Gossip     ring              `json:"gossip"`
+}
+
+type owned struct {
+	Format int `json:"format"`
+	install.Owned
+}
+
+type boot struct {
+	Format int    `json:"format"`
+	Boot   uint64 `json:"boot"`
+}
+
+// store is the agent's data directory.
+type store struct{ dir string }
+
+// openStore makes the directory (0700) if it is missing.
+func openStore(dir string) (store, error) {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return store{}, fmt.Errorf("agent's data directory: %w", err)
+	}
+	return store{dir: dir}, nil
+}
+
+// lock takes the directory for one agent at a time.
+func (s store) lock() (release func(), err error) {
+	f, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the agent's data directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("%w on %s: stop it first, or give this one its own --data-dir", ErrRunning, s.dir)
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// ErrRunning says that another agent runs on the data directory.
+var ErrRunning = errors.New("an agent is running")
+
+// read decodes a file; ok is false when it is not there.
+func (s store) read(name string, into any) (ok bool, err error) {
+	path := filepath.Join(s.dir, name)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read state: %w", err)
+	}
+	var head struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return false, fmt.Errorf("%s is damaged (%w): remove %s and join again with a token made by `trustcast token create --host NAME`", path, err, s.dir)
+	}
+	if head.Format > stateFormat {
+		return false, fmt.Errorf("%s has format %d, written by a newer agent; this one reads up to %d: install the newer version again", path, head.Format, stateFormat)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return false, fmt.Errorf("%s is damaged (%w): remove %s and join again with a token made by `trustcast token create --host NAME`", path, err, s.dir)
+	}
+	return true, nil
+}
+
+func (s store) write(name string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", name, err)
+	}
+	return durable.WriteFile(filepath.Join(s.dir, name), append(data, '\n'), 0o600)
+}
+
+func (s store) remove(name string) error { return durable.Remove(filepath.Join(s.dir, name)) }
+
+// nextBoot counts this start.
+func (s store) nextBoot() (uint64, error) {
+	var b boot
+	if _, err := s.read(bootFile, &b); err != nil {
+		return 0, err
+	}
+	b = boot{Format: stateFormat, Boot: b.Boot + 1}
+	return b.Boot, s.write(bootFile, b)
+}
+
+// pendingKey returns the key that a repeated request for token must carry, or
+// makes one. It is on disk before its CSR can leave.
+func (s store) pendingKey(token string) (*ecdsa.PrivateKey, error) {
+	var p pending
+	ok, err := s.read(pendingFile, &p)
+	if err != nil {
+		return nil, err
+	}
+	if ok && p.Token == token {
+		return parseKey(p.Key)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make key: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("make key: %w", err)
+	}
+	return key, s.write(pendingFile, pending{Format: stateFormat, Key: der, Token: token})
+}
+
+func parseKey(der []byte) (*ecdsa.PrivateKey, error) {
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, errors.New("the agent's key is damaged: remove its data directory and join again")
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("the agent's key is of type %T; only ECDSA is used here", parsed)
+	}
+	return key, nil
+}
+
+// certificate is the client certificate of this host.
+func (e enrolment) certificate() (tls.Certificate, error) {
+	key, err := parseKey(e.Key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	leaf, err := x509.ParseCertificate(e.Cert)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("the agent's identity is damaged: %w", err)
+	}
+	return tls.Certificate{Certificate: [][]byte{e.Cert}, PrivateKey: key, Leaf: leaf}, nil
+}
+
+// names parses the registry names of a trusted state.
+func parseNames(domain string, names []string) ([]certs.Name, error) {
+	first, err := certs.ParseName(domain, certs.DefaultPort)
+	if err != nil {
+		return nil, err
+	}
+	parsed := []certs.Name{first}
+	for _, s := range names {
+		n, err := certs.ParseName(s, first.Port)
+		if err != nil {
+			return nil, err
+		}
+		if n != first {
+			parsed = append(parsed, n)
+		}
+	}
+	return parsed, nil
+}
+
+// bundle parses the roots of a trusted state, which were vetted when accepted.
+func (t trusted) bundle() (certs.Bundle, error) {
+	b := certs.Bundle{Generation: t.Generation}
+	for _, der := range t.Roots {
+		cert, err := certs.ParseCertificate(der)
+		if err != nil {
+			return certs.Bundle{}, err
+		}
+		b.Roots = append(b.Roots, cert)
+	}
+	return b, nil
+}

@@ -1,0 +1,157 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+	"github.com/trustcast/trustcast/server/authority"
+	"github.com/trustcast/trustcast/server/fleet"
+	"github.com/trustcast/trustcast/server/identity"
+	"github.com/trustcast/trustcast/server/users"
+)
+
+const (
+	// maxMessage bounds a message from an agent (bytes); a report has 500.
+	maxMessage = 64 << 10
+	// keepaliveEvery finds dead connections (DESIGN §7).
+	keepaliveEvery = 30 * time.Second
+	// sendLimit is how long one slow agent may block its own sender.
+	sendLimit = 10 * time.Second
+	// drainLimit is how long a stop waits for calls in flight.
+	drainLimit = 10 * time.Second
+)
+
+// agentServer is the gRPC server for hosts: TLS 1.3, each call authenticated by
+// the host's record.
+func (n *node) agentServer() *grpc.Server {
+	s := grpc.NewServer(
+		grpc.Creds(credentials.NewTLS(n.identity.TLS())),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.ConnectionTimeout(10*time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveEvery, Timeout: keepaliveEvery / 3}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveEvery / 2, PermitWithoutStream: true}),
+		grpc.MaxConcurrentStreams(16), // an agent needs two
+		grpc.UnaryInterceptor(n.authenticateCall),
+		grpc.StreamInterceptor(n.authenticateStream),
+	)
+	pb.RegisterAgentServiceServer(s, &agentAPI{node: n})
+	return s
+}
+
+// adminServer is the gRPC server for operators on the Unix socket.
+func (n *node) adminServer() *grpc.Server {
+	s := grpc.NewServer(
+		grpc.Creds(peerCredentials{}),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.UnaryInterceptor(n.logOperator),
+	)
+	pb.RegisterAdminServiceServer(s, &adminAPI{node: n})
+	return s
+}
+
+func serveGRPC(s *grpc.Server, lis net.Listener) error {
+	if err := s.Serve(lis); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("gRPC on %s: %w", lis.Addr(), err)
+	}
+	return nil
+}
+
+// stopGRPC lets calls in flight end, up to a limit.
+func stopGRPC(s *grpc.Server) {
+	limit := time.AfterFunc(drainLimit, s.Stop)
+	defer limit.Stop()
+	s.GracefulStop()
+}
+
+// reply maps an error of a part to a gRPC status; its text reaches people
+// unchanged. Everything unknown is Internal.
+func reply(err error) error {
+	if err == nil {
+		return nil
+	}
+	code := codes.Internal
+	switch {
+	case errors.Is(err, context.Canceled):
+		code = codes.Canceled
+	case errors.Is(err, context.DeadlineExceeded):
+		code = codes.DeadlineExceeded
+	case errors.Is(err, identity.ErrNotFound), errors.Is(err, users.ErrNotFound):
+		code = codes.NotFound
+	case errors.Is(err, identity.ErrTaken), errors.Is(err, fleet.ErrCloned):
+		code = codes.AlreadyExists
+	case errors.Is(err, identity.ErrRemoved), errors.Is(err, identity.ErrToken):
+		code = codes.PermissionDenied
+	case errors.Is(err, identity.ErrUnknown), errors.Is(err, identity.ErrExpired):
+		code = codes.Unauthenticated
+	case errors.Is(err, identity.ErrInvalid), errors.Is(err, users.ErrInvalid):
+		code = codes.InvalidArgument
+	case errors.Is(err, authority.ErrNotNow):
+		code = codes.FailedPrecondition
+	}
+	return status.Error(code, err.Error())
+}
+
+// logOperator writes one line for each changing call: who did what.
+func (n *node) logOperator(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	resp, err := handler(ctx, req)
+	if verb, object, changes := change(req); changes {
+		log := n.log.With("verb", verb, "object", object, "uid", callerUID(ctx))
+		if err != nil {
+			log.Warn("operator's change refused", "err", status.Convert(err).Message())
+		} else {
+			log.Info("operator's change")
+		}
+	}
+	return resp, err
+}
+
+// change names what a request changes, never with a secret.
+func change(req any) (verb, object string, changes bool) {
+	switch r := req.(type) {
+	case *pb.AddUserRequest:
+		return "user add", r.GetName(), true
+	case *pb.RemoveUserRequest:
+		return "user rm", r.GetName(), true
+	case *pb.RotateCARequest:
+		return "ca rotate", fmt.Sprint(r.GetSkip()), true
+	case *pb.RollbackCARequest:
+		return "ca rollback", "", true
+	case *pb.RemoveHostRequest:
+		return "host rm", r.GetHost(), true
+	case *pb.CreateTokenRequest:
+		return "token create", r.GetHost(), true
+	case *pb.RemoveTokenRequest:
+		return "token rm", r.GetId(), true
+	}
+	return "", "", false
+}
+
+// healthHandler answers /livez (the process runs), /readyz (the edge serves
+// what the record says) and /metrics.
+func (n *node) healthHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintln(w, "ok") // the client may be gone
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !n.authority.Settled() {
+			http.Error(w, "the edge does not serve the current certificate yet", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = fmt.Fprintln(w, "ok")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{}))
+	return mux
+}

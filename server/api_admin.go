@@ -1,0 +1,183 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/trustcast/trustcast/certs"
+	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+	"github.com/trustcast/trustcast/server/identity"
+)
+
+// adminAPI is what operators call.
+type adminAPI struct {
+	pb.UnimplementedAdminServiceServer
+	node *node
+}
+
+// GetStatus returns all that the server knows.
+func (a *adminAPI) GetStatus(context.Context, *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
+	s, err := a.node.status()
+	return &pb.GetStatusResponse{Status: s}, reply(err)
+}
+
+// statusEvery is how often a watched status is looked at beyond the nudges, for
+// ages and deadlines.
+const statusEvery = 500 * time.Millisecond
+
+// WatchStatus sends the status until the operator has seen enough.
+func (a *adminAPI) WatchStatus(_ *pb.WatchStatusRequest, stream grpc.ServerStreamingServer[pb.WatchStatusResponse]) error {
+	changed, stop := a.node.store.Watch("")
+	defer stop()
+	tick := time.NewTicker(statusEvery)
+	defer tick.Stop()
+	for {
+		s, err := a.node.status()
+		if err != nil {
+			return reply(err)
+		}
+		if err := stream.Send(&pb.WatchStatusResponse{Status: s}); err != nil {
+			return err
+		}
+		select {
+		case <-stream.Context().Done():
+			return nil
+		case <-a.node.stopping:
+			return nil
+		case <-changed:
+		case <-tick.C:
+		}
+	}
+}
+
+// AddUser adds a registry user or changes the password.
+func (a *adminAPI) AddUser(_ context.Context, req *pb.AddUserRequest) (*pb.AddUserResponse, error) {
+	replaced, err := a.node.users.Add(req.GetName(), req.GetPassword())
+	return &pb.AddUserResponse{Replaced: replaced}, reply(err)
+}
+
+// RemoveUser removes a registry user; the next request of it gets 401.
+func (a *adminAPI) RemoveUser(_ context.Context, req *pb.RemoveUserRequest) (*pb.RemoveUserResponse, error) {
+	return &pb.RemoveUserResponse{}, reply(a.node.users.Remove(req.GetName()))
+}
+
+// ListUsers lists names and the htpasswd file.
+func (a *adminAPI) ListUsers(context.Context, *pb.ListUsersRequest) (*pb.ListUsersResponse, error) {
+	return &pb.ListUsersResponse{Names: a.node.users.Names(), Htpasswd: a.node.users.Htpasswd()}, nil
+}
+
+// ShowCA returns the bundle, the certificates and the history.
+func (a *adminAPI) ShowCA(context.Context, *pb.ShowCARequest) (*pb.ShowCAResponse, error) {
+	s, err := a.node.authority.State()
+	if err != nil {
+		return nil, reply(err)
+	}
+	resp := &pb.ShowCAResponse{
+		BundlePem: s.Bundle.PEM(), Generation: s.Bundle.Generation, Fingerprint: string(s.Bundle.Fingerprint()),
+	}
+	for _, c := range s.Certificates {
+		resp.Certificates = append(resp.Certificates, &pb.CertificateInfo{
+			Role: c.Role, Subject: c.Cert.Subject.CommonName, Fingerprint: string(certs.FingerprintOf(c.Cert)),
+			NotBefore: timestamppb.New(c.Cert.NotBefore), NotAfter: timestamppb.New(c.Cert.NotAfter),
+			Names: permitted(c.Cert),
+		})
+	}
+	for _, e := range s.History {
+		resp.History = append(resp.History, &pb.HistoryEntry{
+			Time: timestamppb.New(e.Time), Rotation: e.Rotation, Generation: e.Generation,
+			Event: e.Event, By: e.By, Detail: e.Detail,
+		})
+	}
+	return resp, nil
+}
+
+// RotateCA starts a rotation. Hosts to skip are checked first; with a rotation
+// under way, only skips and deadline are taken.
+func (a *adminAPI) RotateCA(ctx context.Context, req *pb.RotateCARequest) (*pb.RotateCAResponse, error) {
+	n, by := a.node, callerName(ctx)
+	var skip []identity.Host
+	for _, name := range req.GetSkip() {
+		h, err := n.identity.Host(name)
+		if err != nil {
+			return nil, reply(err)
+		}
+		skip = append(skip, h)
+	}
+	patience := req.GetDeadline().AsDuration()
+	if patience < 0 {
+		return nil, reply(fmt.Errorf("%w: --deadline %s: give a positive duration, for example 10m", identity.ErrInvalid, patience))
+	}
+	number, generation, err := n.authority.Rotate(by, patience)
+	adjusts := len(skip) > 0 || patience > 0
+	if err != nil && !adjusts {
+		return nil, reply(err)
+	}
+	started := err == nil
+	for _, h := range skip {
+		if err := n.authority.Skip(by, h.ID, h.Name); err != nil {
+			return nil, reply(err)
+		}
+	}
+	if !started && patience > 0 {
+		if err := n.authority.Wait(by, patience); err != nil {
+			return nil, reply(err)
+		}
+	}
+	return &pb.RotateCAResponse{Rotation: number, Generation: generation, Started: started}, nil
+}
+
+// RollbackCA takes a staged rotation back.
+func (a *adminAPI) RollbackCA(ctx context.Context, _ *pb.RollbackCARequest) (*pb.RollbackCAResponse, error) {
+	return &pb.RollbackCAResponse{}, reply(a.node.authority.Rollback(callerName(ctx)))
+}
+
+// RemoveHost revokes a host and closes its stream.
+func (a *adminAPI) RemoveHost(_ context.Context, req *pb.RemoveHostRequest) (*pb.RemoveHostResponse, error) {
+	n := a.node
+	h, err := n.identity.Remove(req.GetHost())
+	if err != nil {
+		return nil, reply(err)
+	}
+	if err := n.fleet.Drop(h.ID); err != nil {
+		return nil, reply(err)
+	}
+	return &pb.RemoveHostResponse{Id: h.ID, Name: h.Name}, nil
+}
+
+// CreateToken makes a join token.
+func (a *adminAPI) CreateToken(_ context.Context, req *pb.CreateTokenRequest) (*pb.CreateTokenResponse, error) {
+	secret, t, err := a.node.identity.CreateToken(identity.TokenOptions{
+		Expires: req.GetExpires().AsDuration(), Uses: int(req.GetUses()), Host: req.GetHost(),
+	}, time.Now())
+	if err != nil {
+		return nil, reply(err)
+	}
+	return &pb.CreateTokenResponse{
+		Token: secret.String(), Id: t.ID, Expires: timeOrNil(t.Expires), JoinAddress: a.node.joinAddress(),
+	}, nil
+}
+
+// ListTokens lists join tokens without their secrets.
+func (a *adminAPI) ListTokens(context.Context, *pb.ListTokensRequest) (*pb.ListTokensResponse, error) {
+	tokens, err := a.node.identity.Tokens(time.Now())
+	if err != nil {
+		return nil, reply(err)
+	}
+	resp := &pb.ListTokensResponse{}
+	for _, t := range tokens {
+		resp.Tokens = append(resp.Tokens, &pb.TokenInfo{
+			Id: t.ID, Created: timestamppb.New(t.Created), Expires: timeOrNil(t.Expires),
+			Uses: clampInt32(t.Uses), Used: clampInt32(t.Used), Host: t.Host, State: t.State,
+		})
+	}
+	return resp, nil
+}
+
+// RemoveToken revokes a join token.
+func (a *adminAPI) RemoveToken(_ context.Context, req *pb.RemoveTokenRequest) (*pb.RemoveTokenResponse, error) {
+	return &pb.RemoveTokenResponse{}, reply(a.node.identity.RevokeToken(req.GetId()))
+}

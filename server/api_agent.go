@@ -1,0 +1,273 @@
+package server
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/trustcast/trustcast/certs"
+	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+	"github.com/trustcast/trustcast/server/fleet"
+	"github.com/trustcast/trustcast/server/identity"
+)
+
+// agentAPI is what hosts call.
+type agentAPI struct {
+	pb.UnimplementedAgentServiceServer
+	node *node
+}
+
+// hostKey carries the authenticated host in a call's context.
+type hostKey struct{}
+
+func hostOf(ctx context.Context) identity.Host {
+	h, _ := ctx.Value(hostKey{}).(identity.Host)
+	return h
+}
+
+// authenticate finds the host behind a call. Enroll needs none, Renew takes an
+// expired one, everything else a valid one.
+func (n *node) authenticate(ctx context.Context, method string) (context.Context, error) {
+	if method == pb.AgentService_Enroll_FullMethodName {
+		return ctx, nil
+	}
+	host, err := n.identity.Authenticate(clientCertificate(ctx), time.Now(), method == pb.AgentService_Renew_FullMethodName)
+	if err != nil {
+		return nil, reply(err)
+	}
+	return context.WithValue(ctx, hostKey{}, host), nil
+}
+
+func clientCertificate(ctx context.Context) *x509.Certificate {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.PeerCertificates) == 0 {
+		return nil
+	}
+	return info.State.PeerCertificates[0]
+}
+
+func (n *node) authenticateCall(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	ctx, err := n.authenticate(ctx, info.FullMethod)
+	if err != nil {
+		return nil, err
+	}
+	return handler(ctx, req)
+}
+
+// hostStream is a stream with the authenticated host in its context.
+type hostStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+// Context carries the host.
+func (s hostStream) Context() context.Context { return s.ctx }
+
+func (n *node) authenticateStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	ctx, err := n.authenticate(ss.Context(), info.FullMethod)
+	if err != nil {
+		return err
+	}
+	return handler(srv, hostStream{ServerStream: ss, ctx: ctx})
+}
+
+// Enroll makes a host of the fleet.
+func (a *agentAPI) Enroll(ctx context.Context, req *pb.EnrollRequest) (*pb.EnrollResponse, error) {
+	n := a.node
+	host, cert, revoked, err := n.identity.Enroll(identity.Enrollment{
+		TokenID: req.GetTokenId(), Secret: req.GetTokenSecret(), CSR: req.GetCsr(), Name: req.GetName(),
+	}, time.Now())
+	if err != nil {
+		n.log.Warn("enrolment refused", "name", fmt.Sprintf("%.63q", req.GetName()), "address", addressOf(ctx), "err", err)
+		return nil, reply(err)
+	}
+	if revoked != "" {
+		n.log.Info("host replaced by a new enrolment", "host", host.Name, "id", revoked)
+		if err := n.fleet.Drop(revoked); err != nil {
+			return nil, reply(err)
+		}
+	}
+	if err := n.fleet.Uncover(host.ID); err != nil {
+		return nil, reply(err)
+	}
+	n.log.Info("host enrolled", "host", host.Name, "id", host.ID, "address", addressOf(ctx))
+	return &pb.EnrollResponse{
+		FleetId: n.identity.FleetID(), HostId: host.ID, Domain: n.names[0].String(),
+		Identity: cert, ControlCas: n.identity.ControlCAs(), Gossip: n.gossipConfig(),
+	}, nil
+}
+
+// Renew signs a host's next key.
+func (a *agentAPI) Renew(ctx context.Context, req *pb.RenewRequest) (*pb.RenewResponse, error) {
+	n, host := a.node, hostOf(ctx)
+	cert, err := n.identity.Renew(host.ID, req.GetCsr(), time.Now())
+	if err != nil {
+		return nil, reply(err)
+	}
+	n.log.Info("identity renewed", "host", host.Name)
+	return &pb.RenewResponse{Identity: cert, ControlCas: n.identity.ControlCAs()}, nil
+}
+
+// Sync is one host's stream. Its first report attaches it; from then on every
+// change of the record goes down and every report comes up, until either side
+// ends it, the host is removed, or a newer stream takes over.
+func (a *agentAPI) Sync(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncResponse]) error {
+	n, host := a.node, hostOf(stream.Context())
+	first, err := stream.Recv()
+	if err != nil {
+		return nil // gone before it said anything
+	}
+	s, err := n.fleet.Attach(stream.Context(), host.ID)
+	if err != nil {
+		if errors.Is(err, fleet.ErrCloned) {
+			n.log.Warn("stream refused: cloned host", "host", host.Name, "address", addressOf(stream.Context()))
+		}
+		return reply(err)
+	}
+	defer s.Close()
+	n.log.Info("host connected", "host", host.Name, "address", addressOf(stream.Context()))
+	defer n.log.Info("host disconnected", "host", host.Name)
+
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	go func() { // ends with the stream: Recv returns once the handler has
+		cancel(n.receive(stream, s, host, first))
+	}()
+	return n.send(ctx, stream, s, host.ID)
+}
+
+// errHostDone: the host closed its side.
+var errHostDone = errors.New("the host closed its stream")
+
+// receive takes reports until the stream ends.
+func (n *node) receive(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncResponse], s *fleet.Stream, host identity.Host, req *pb.SyncRequest) error {
+	address := addressOf(stream.Context())
+	for {
+		if err := n.identity.Active(host.ID); err != nil {
+			return err
+		}
+		e, d := evidenceOf(req.GetReport())
+		d.Address = address
+		if err := s.Report(e, d); err != nil {
+			return err
+		}
+		var err error
+		if req, err = stream.Recv(); err != nil {
+			return errHostDone
+		}
+	}
+}
+
+// send writes the newest wanted state at once and whenever the stream is woken.
+func (n *node) send(ctx context.Context, stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncResponse], s *fleet.Stream, id string) error {
+	for {
+		if err := n.identity.Active(id); err != nil {
+			return reply(err)
+		}
+		if err := sendWithin(stream, n.wantedMessage()); err != nil {
+			return err
+		}
+		select {
+		case <-s.Woken():
+		case <-s.Ended():
+			if err := n.identity.Active(id); err != nil {
+				return reply(err)
+			}
+			return status.Error(codes.Aborted, "a newer stream of this host took over")
+		case <-n.stopping:
+			return status.Error(codes.Unavailable, "the server is stopping")
+		case <-ctx.Done():
+			if err := context.Cause(ctx); !errors.Is(err, errHostDone) {
+				return reply(err)
+			}
+			return nil
+		}
+	}
+}
+
+// sendWithin sends one message, or gives the stream up after sendLimit: gRPC
+// blocks while a slow agent's window is full.
+func sendWithin(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncResponse], m *pb.SyncResponse) error {
+	var g errgroup.Group
+	sent := make(chan struct{})
+	g.Go(func() error {
+		defer close(sent)
+		return stream.Send(m)
+	})
+	limit := time.NewTimer(sendLimit)
+	defer limit.Stop()
+	select {
+	case <-sent:
+		return g.Wait()
+	case <-limit.C:
+		return status.Error(codes.DeadlineExceeded, "the host does not read its stream")
+	}
+}
+
+func addressOf(ctx context.Context) string {
+	if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
+		return p.Addr.String()
+	}
+	return ""
+}
+
+// Bounds of what a report may carry; an honest one is far below.
+const (
+	maxProblem = 500
+	maxSolo    = 8
+)
+
+// evidenceOf reads a report, bounded: its author is a host, not a friend.
+func evidenceOf(r *pb.Report) (certs.Evidence, fleet.Details) {
+	e := certs.Evidence{
+		Boot: r.GetBoot(), Sequence: r.GetSequence(), Revision: r.GetRevision(), Rotation: r.GetRotation(),
+		Generation: r.GetGeneration(), Fingerprint: certs.Fingerprint(clip(r.GetFingerprint(), 64)),
+		Offline: r.GetOffline(), Probe: outcomeOf(r.GetProbe()), Live: outcomeOf(r.GetLive()),
+		Problem: clip(r.GetProblem(), maxProblem),
+	}
+	for _, fp := range r.GetSoloRoots()[:min(maxSolo, len(r.GetSoloRoots()))] {
+		e.SoloRoots = append(e.SoloRoots, certs.Fingerprint(clip(fp, 64)))
+	}
+	d := fleet.Details{Gossip: clip(r.GetGossip(), 20), Version: clip(r.GetVersion(), 40)}
+	if r.GetTime().IsValid() {
+		d.Skew = time.Until(r.GetTime().AsTime())
+	}
+	return e, d
+}
+
+func clip(s string, most int) string {
+	if len(s) > most {
+		return s[:most]
+	}
+	return s
+}
+
+func outcomeOf(o pb.Outcome) certs.Outcome {
+	switch o {
+	case pb.Outcome_OUTCOME_OK:
+		return certs.OK
+	case pb.Outcome_OUTCOME_REFUSED:
+		return certs.Refused
+	case pb.Outcome_OUTCOME_INTERCEPTED:
+		return certs.Intercepted
+	case pb.Outcome_OUTCOME_UNRESOLVED:
+		return certs.Unresolved
+	case pb.Outcome_OUTCOME_UNREACHABLE:
+		return certs.Unreachable
+	default:
+		return certs.NotTried
+	}
+}

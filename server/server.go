@@ -1,0 +1,357 @@
+// Package server is the server node: it runs the registry behind its edge, owns
+// the CAs, knows the fleet and rotates the registry CA on evidence.
+//
+// Run is the composition root: it opens each part over one data directory,
+// introduces the parts to each other and owns all their goroutines. The parts
+// do not know each other. api_*.go is what agents and operators call; each call
+// is one step into a part. Creating is another verb: see Init.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/trustcast/trustcast/certs"
+	"github.com/trustcast/trustcast/internal/durable"
+	"github.com/trustcast/trustcast/internal/gossip"
+	"github.com/trustcast/trustcast/server/authority"
+	"github.com/trustcast/trustcast/server/edge"
+	"github.com/trustcast/trustcast/server/fleet"
+	"github.com/trustcast/trustcast/server/identity"
+	"github.com/trustcast/trustcast/server/records"
+	"github.com/trustcast/trustcast/server/registry"
+	"github.com/trustcast/trustcast/server/users"
+)
+
+// Defaults of Config; the reasons stand there.
+const (
+	defaultTick     = 60 * time.Second
+	defaultGone     = 10 * time.Minute
+	defaultDeadline = 10 * time.Minute
+	defaultCALife   = 365 * 24 * time.Hour
+	defaultLeafLife = 30 * 24 * time.Hour
+
+	defaultGRPC   = ":7443"
+	defaultGossip = ":7947"
+	defaultHTTP   = "127.0.0.1:7480"
+
+	off = "off"
+)
+
+// node is a running server: its parts, introduced to each other.
+type node struct {
+	cfg     Config
+	layout  layout
+	site    site
+	names   []certs.Name
+	log     *slog.Logger
+	started time.Time
+	metrics *prometheus.Registry
+
+	store     *records.Store
+	identity  *identity.Identity
+	fleet     *fleet.Fleet
+	authority *authority.Authority
+	users     *users.Users
+	edge      *edge.Edge
+	engine    registry.Engine
+	gossip    *gossip.Member // nil when off
+
+	listen listeners
+	wanted wantedCache
+	// changed is nudged when the record changed and the edge serves it.
+	changed chan struct{}
+	// stopping is closed when streams shall end.
+	stopping chan struct{}
+}
+
+// listeners are the open ports of a server.
+type listeners struct {
+	registry, grpc, admin, http net.Listener
+}
+
+// Run runs the server on an initialized data directory until ctx ends, then
+// drains and returns nil. Every error is one sentence with the next step.
+func Run(ctx context.Context, cfg Config) error {
+	cfg = cfg.withDefaults()
+	if !Initialized(cfg.DataDir) {
+		return fmt.Errorf("%s holds no registry: make one with `trustcast init --domain HOST[:PORT]`, or start with `trustcast server --init --domain HOST[:PORT] --user NAME`", cfg.DataDir)
+	}
+	l := layout{cfg.DataDir}
+	release, err := records.Lock(l.state())
+	if err != nil {
+		return err
+	}
+	defer release()
+	n, err := open(ctx, cfg, l)
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	return n.run(ctx)
+}
+
+func (cfg Config) withDefaults() Config {
+	cfg.Tick = orDefault(cfg.Tick, defaultTick)
+	cfg.GoneAfter = orDefault(cfg.GoneAfter, defaultGone)
+	cfg.Deadline = orDefault(cfg.Deadline, defaultDeadline)
+	cfg.CALife = orDefault(cfg.CALife, defaultCALife)
+	cfg.LeafLife = orDefault(cfg.LeafLife, defaultLeafLife)
+	cfg.GRPCListen = orDefault(cfg.GRPCListen, defaultGRPC)
+	cfg.GossipListen = orDefault(cfg.GossipListen, defaultGossip)
+	cfg.HTTPListen = orDefault(cfg.HTTPListen, defaultHTTP)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Listen == nil {
+		cfg.Listen = net.Listen
+	}
+	return cfg
+}
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// open reads the records and makes the parts; nothing runs yet.
+func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
+	n = &node{cfg: cfg, layout: l, log: cfg.Log, started: time.Now(), metrics: prometheus.NewRegistry(), changed: make(chan struct{}, 1), stopping: make(chan struct{})}
+	if n.store, err = records.Open(l.records()); err != nil {
+		return nil, err
+	}
+	if _, err := n.store.Get(siteRecord, &n.site); err != nil {
+		return nil, err
+	}
+	if n.names, err = n.site.names(); err != nil {
+		return nil, err
+	}
+	if err := n.checkDomain(); err != nil {
+		return nil, err
+	}
+	if n.users, err = users.Open(n.store, l.htpasswd()); err != nil {
+		return nil, err
+	}
+	keys, err := records.OpenKeys(l.keys())
+	if err != nil {
+		return nil, err
+	}
+	if n.identity, err = identity.Open(identity.Config{Records: n.store, Keys: keys, HostLife: cfg.IdentityLife, Log: n.log}); err != nil {
+		return nil, err
+	}
+	if n.engine = cfg.Engine; n.engine == nil {
+		if n.engine, err = registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: l.dir, Log: n.log}); err != nil {
+			return nil, err
+		}
+	}
+	n.edge = edge.New(edge.Config{
+		Engine: n.engine, Domain: n.names[0].Host,
+		Hash: n.users.Hash, DummyHash: n.users.DummyHash,
+		Log: n.log, Registerer: n.metrics,
+	})
+	if n.fleet, err = fleet.Open(fleet.Config{Records: n.store, GoneAfter: cfg.GoneAfter, Alive: n.gossipSees, Changed: n.nudge}); err != nil {
+		return nil, err
+	}
+	if err := n.openAuthority(keys); err != nil {
+		return nil, err
+	}
+	return n, sweep(keys, n.authority.Keys(), n.identity.Keys())
+}
+
+func (n *node) openAuthority(keys *records.Keys) error {
+	subject, err := parseSubject(n.site.Subject)
+	if err != nil {
+		return err
+	}
+	window, err := authority.ParseWindow(n.cfg.RotateWindow)
+	if err != nil {
+		return fmt.Errorf("--rotate-window: %w", err)
+	}
+	n.authority, err = authority.Open(authority.Config{
+		Records: n.store, Keys: keys, Names: n.names, Subject: subject,
+		CALife: n.cfg.CALife, LeafLife: n.cfg.LeafLife,
+		Tick: n.cfg.Tick, Deadline: n.cfg.Deadline, Window: window,
+		Hosts: n.reports, Cover: n.fleet.Cover,
+		Publish: n.edge.Publish,
+		Announce: func() {
+			select {
+			case n.changed <- struct{}{}:
+			default:
+			}
+		},
+		Log: n.log,
+	})
+	return err
+}
+
+// checkDomain guards against starting on another registry's directory.
+func (n *node) checkDomain() error {
+	if n.cfg.Domain == "" {
+		return nil
+	}
+	want, err := certs.ParseName(n.cfg.Domain, certs.DefaultPort)
+	if err != nil {
+		return err
+	}
+	if want != n.names[0] {
+		return fmt.Errorf("%s belongs to the registry %s, not %s: give its own --data-dir, or leave --domain out", n.cfg.DataDir, n.names[0], want)
+	}
+	return nil
+}
+
+// sweep destroys keys that no record names: a crash left them between writing a
+// key and the record that names it, or between forgetting and destroying.
+func sweep(keys *records.Keys, used ...[]records.KeyID) error {
+	named := map[records.KeyID]bool{}
+	for _, ids := range used {
+		for _, id := range ids {
+			named[id] = true
+		}
+	}
+	return keys.Sweep(named)
+}
+
+// run opens the ports, then runs every part until ctx ends or one fails.
+func (n *node) run(ctx context.Context) error {
+	if err := n.openPorts(); err != nil {
+		return err
+	}
+	if err := n.authority.Publish(); err != nil { // before the first client
+		return err
+	}
+	n.startGossip()
+	agents, admin := n.agentServer(), n.adminServer()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.edge.Run(ctx, n.listen.registry) })
+	g.Go(func() error { return n.engine.Run(ctx) })
+	g.Go(func() error { return n.authority.Run(ctx) })
+	g.Go(func() error { return n.identity.Run(ctx) })
+	g.Go(func() error { return n.announce(ctx) })
+	g.Go(func() error { return serveGRPC(agents, n.listen.grpc) })
+	g.Go(func() error { return serveGRPC(admin, n.listen.admin) })
+	if n.listen.http != nil {
+		g.Go(func() error { return n.serveHTTP(ctx) })
+	}
+	if n.gossip != nil {
+		g.Go(func() error { return n.gossip.Run(ctx) })
+	}
+	n.logListening()
+	g.Go(func() error {
+		<-ctx.Done()
+		close(n.stopping) // streams end, then the servers can stop gracefully
+		var stopped sync.WaitGroup
+		for _, s := range []*grpc.Server{agents, admin} {
+			stopped.Go(func() { stopGRPC(s) })
+		}
+		stopped.Wait()
+		return nil
+	})
+	return g.Wait()
+}
+
+// openPorts opens all listeners or none.
+func (n *node) openPorts() (err error) {
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	listen := orDefault(n.cfg.RegistryListen, ":"+strconv.Itoa(n.names[0].Port))
+	if n.listen.registry, err = n.listenTCP("registry", "--listen", listen); err != nil {
+		return err
+	}
+	if n.listen.grpc, err = n.listenTCP("grpc", "--grpc-listen", n.cfg.GRPCListen); err != nil {
+		return err
+	}
+	if n.cfg.HTTPListen != off {
+		if n.listen.http, err = n.listenTCP("http", "--http-listen", n.cfg.HTTPListen); err != nil {
+			return err
+		}
+	}
+	n.listen.admin, err = n.listenAdmin()
+	return err
+}
+
+func (n *node) listenTCP(what, flag, address string) (net.Listener, error) {
+	lis, err := n.cfg.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("the %s port cannot be opened (%w): end what uses it, or give another address with %s", what, err, flag)
+	}
+	return lis, nil
+}
+
+// listenAdmin opens the operators' socket, 0600, over one that a killed server
+// left: the lock on the directory says that nobody serves it.
+func (n *node) listenAdmin() (net.Listener, error) {
+	path := n.layout.socket()
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("the admin socket's path %s has %d characters and the system allows %d: give a shorter --data-dir", path, len(path), maxSocketPath)
+	}
+	if err := durable.Remove(path); err != nil {
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	lis, err := n.cfg.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	// The directory is 0700, so nobody can connect before this.
+	if err := os.Chmod(path, 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
+		_ = lis.Close()
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	return lis, nil
+}
+
+// maxSocketPath is what a sockaddr_un holds on Linux without its final zero.
+const maxSocketPath = 107
+
+// close closes whatever is open; closing twice does no harm.
+func (n *node) close() {
+	for _, lis := range []net.Listener{n.listen.registry, n.listen.grpc, n.listen.admin, n.listen.http} {
+		if lis != nil {
+			_ = lis.Close()
+		}
+	}
+}
+
+func (n *node) logListening() {
+	for _, port := range []struct {
+		what string
+		lis  net.Listener
+	}{{"registry", n.listen.registry}, {"grpc", n.listen.grpc}, {"http", n.listen.http}} {
+		if port.lis != nil {
+			n.log.Info("listening", "what", port.what, "address", port.lis.Addr().String())
+		}
+	}
+	if n.gossip != nil {
+		n.log.Info("listening", "what", "gossip", "address", n.gossip.Address())
+	}
+	n.log.Info("serving", "domain", n.names[0].String(), "generation", n.authority.Wanted().Bundle.Generation, "data", filepath.Clean(n.layout.dir))
+}
+
+// serveHTTP answers health and metrics on the loopback port.
+func (n *node) serveHTTP(ctx context.Context) error {
+	srv := &http.Server{Handler: n.healthHandler(), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(n.listen.http); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("health port: %w", err)
+	}
+	return nil
+}
