@@ -22,7 +22,7 @@ func TestReport(t *testing.T) {
 	}{
 		{nil, 0, ""},
 		{errors.New("it broke"), 1, "p: it broke\n"},
-		{errors.New("a\n\nb\r\n"), 1, "p: a; b\n"},
+		{errors.Join(errors.New("a"), errors.New("b")), 1, "p: a; b\n"},
 		{cli.Errorf(cli.Bad, "bad"), 3, "p: bad\n"},
 		{fmt.Errorf("outer: %w", cli.Errorf(cli.Usage, "inner")), 2, "p: outer: inner\n"},
 		{cli.Silent(cli.Usage), 2, ""},
