@@ -56,6 +56,9 @@ func (p *progress) update(s *pb.Status, elapsed time.Duration) []line {
 		from = phaseIndex(r.GetPhase())
 	}
 	for i := from; i <= phaseIndex(r.GetPhase()); i++ {
+		if p.rolledBack && i < phaseIndex(phaseRetiring) {
+			continue // a rollback retires without these steps
+		}
 		over := i < phaseIndex(r.GetPhase())
 		if phase := phaseAt(i); first || i > from {
 			lines = append(lines, line{elapsed, phase, "", p.heading(phase, s)})
