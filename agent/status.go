@@ -1,20 +1,15 @@
 package agent
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/trustcast/trustcast/agent/install"
 	"github.com/trustcast/trustcast/certs"
-	"github.com/trustcast/trustcast/internal/gossip"
-	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
 // Status is what this host has, as `trustcast-agent status` shows it.

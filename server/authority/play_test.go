@@ -1,0 +1,255 @@
+package authority
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/trustcast/trustcast/certs"
+)
+
+// play is a small world around the pure rotation: an edge, hosts with disks, and
+// a clock. Transcripts and the property test drive it; the rotation cannot tell
+// it from the real one.
+type play struct {
+	rec     Rotation
+	now     time.Time
+	serving Serving
+	stuck   bool // the edge takes nothing new
+	hosts   []*actor
+	out     strings.Builder
+	broken  string // the first invariant about a step that did not hold
+}
+
+// actor is a host: what is on its disk, and what it reported last.
+type actor struct {
+	Host
+	disk    []CAID // roots on disk
+	gen     uint64 // the generation they belong to
+	at      time.Time
+	refuses bool
+}
+
+const (
+	playTick     = time.Minute
+	playPatience = 10 * time.Minute
+)
+
+func newPlay() *play {
+	p := &play{rec: First(), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	p.settle()
+	return p
+}
+
+func (p *play) view() View {
+	v := View{Now: p.now, Tick: playTick, Serving: p.serving}
+	for _, h := range p.hosts {
+		seen := h.Host
+		if h.Evidence != nil {
+			e := *h.Evidence
+			e.Age = p.now.Sub(h.at)
+			seen.Evidence = &e
+		}
+		v.Hosts = append(v.Hosts, seen)
+	}
+	return v
+}
+
+func (p *play) settle() {
+	if !p.stuck {
+		p.serving = Serving{Active: p.rec.Active, Chain: p.rec.Chain}
+	}
+}
+
+// run lets everything happen that is due: settle, cover, advance.
+func (p *play) run() {
+	for {
+		p.settle()
+		for _, h := range p.view().Hosts {
+			if !h.Covered && !h.Removed && h.Evidence != nil && p.rec.Complete(h, p.view()) {
+				p.actor(h.ID).Covered = true
+				fmt.Fprintf(&p.out, "  %s is covered\n", h.Name)
+			}
+		}
+		next := p.rec.Advance(p.view())
+		if next.Rev == p.rec.Rev {
+			return
+		}
+		fmt.Fprintf(&p.out, "  %s -> %s\n", p.rec.Phase, next.Phase)
+		p.checkStep(p.rec, next)
+		p.rec = next
+	}
+}
+
+func (p *play) actor(name string) *actor {
+	for _, h := range p.hosts {
+		if h.Name == name {
+			return h
+		}
+	}
+	panic("no host " + name)
+}
+
+// install puts the wanted bundle on a host's disk.
+func (p *play) install(h *actor) { h.disk, h.gen = p.rec.Bundle, p.rec.Generation }
+
+// ack is an honest report about what is on disk.
+func (p *play) ack(h *actor) {
+	e := &Evidence{
+		Revision: p.rec.Rev, Number: p.rec.Number, Generation: h.gen, Bundle: h.disk,
+		Offline: true, Live: certs.OK,
+	}
+	if p.rec.Phase == Staged {
+		e.Probe = certs.OK
+	}
+	for _, ca := range h.disk {
+		if ca == p.rec.Active || ca == p.rec.Other {
+			e.Solo = append(e.Solo, ca)
+		}
+	}
+	if !trusts(h.disk, Serving{Active: p.rec.Active, Chain: p.rec.Chain}) {
+		e.Live = certs.Refused
+	}
+	if h.refuses {
+		e.Probe, e.Live, e.Problem = certs.Refused, certs.Refused, "the name is wrong"
+	}
+	h.Evidence, h.at = e, p.now
+}
+
+// trusts says whether a disk verifies what is served: it holds the issuer, or a
+// CA from which links lead to it. crypto/x509 is tied to this by a test.
+func trusts(disk []CAID, s Serving) bool {
+	known := slices.Clone(disk)
+	for range s.Chain {
+		for _, l := range s.Chain {
+			if slices.Contains(known, l.By) && !slices.Contains(known, l.CA) {
+				known = append(known, l.CA)
+			}
+		}
+	}
+	return slices.Contains(known, s.Active)
+}
+
+// checkStep checks what the invariants say about a step of the server. It looks
+// at disks, not at evidence: evidence must not lie.
+func (p *play) checkStep(before, after Rotation) {
+	complain := func(text string) {
+		if p.broken == "" {
+			p.broken = text
+		}
+	}
+	switch {
+	case after.Generation < before.Generation:
+		complain("S4: the generation fell")
+	case after.Generation == before.Generation && !slices.Equal(after.Bundle, before.Bundle):
+		complain("S4: the bundle changed under one generation")
+	case before.Phase == Retiring && after.Phase != Idle:
+		complain("S7: a way back from retiring")
+	}
+	if after.Phase != Switched && !(before.Phase == Switched && after.Phase == Retiring) {
+		return
+	}
+	for _, h := range p.hosts {
+		mayLack := h.Removed || !h.Covered || slices.Contains(before.Skipped, h.ID) || !h.Present && !p.now.Before(before.Deadline)
+		switch {
+		case mayLack:
+		case !slices.Contains(h.disk, after.Active):
+			complain(fmt.Sprintf("S2: %s -> %s although %s has only %v", before.Phase, after.Phase, h.Name, h.disk))
+		case h.Evidence == nil || after.Phase == Retiring && h.Evidence.Revision < before.SwitchedRev:
+			complain(fmt.Sprintf("S7: retired although %s has not confirmed", h.Name))
+		}
+	}
+	if after.Phase == Retiring && !before.settled(p.view()) {
+		complain("S7: retired although the edge has not settled")
+	}
+}
+
+// do performs one line of a transcript.
+func (p *play) do(line string) error {
+	f := strings.Fields(line)
+	var err error
+	switch f[0] {
+	case "hosts":
+		for _, name := range f[1:] {
+			p.hosts = append(p.hosts, &actor{Host: Host{ID: name, Name: name, Present: true}})
+		}
+	case "rotate":
+		var next Rotation
+		if next, err = p.rec.Rotate(p.view(), playPatience); err == nil {
+			p.rec = next
+		}
+	case "rollback":
+		var next Rotation
+		if next, err = p.rec.TakeBack(); err == nil {
+			p.rec = next
+		}
+	case "skip":
+		var next Rotation
+		if next, err = p.rec.Skip(f[1]); err == nil {
+			p.rec = next
+		}
+	case "leaf":
+		p.rec = p.rec.RenewLeaf()
+	case "ack": // install what is wanted and report it
+		for _, name := range f[1:] {
+			p.install(p.actor(name))
+			p.ack(p.actor(name))
+		}
+	case "report": // report without installing
+		p.ack(p.actor(f[1]))
+	case "unreachable":
+		h := p.actor(f[1])
+		p.install(h)
+		p.ack(h)
+		h.Evidence.Probe, h.Evidence.Live = certs.Unreachable, certs.Unreachable
+	case "refuse", "mend":
+		p.actor(f[1]).refuses = f[0] == "refuse"
+	case "gone", "back":
+		for _, name := range f[1:] {
+			p.actor(name).Present = f[0] == "back"
+		}
+	case "remove":
+		p.actor(f[1]).Removed = true
+	case "edge":
+		p.stuck = f[1] == "stuck"
+	case "crash": // evidence is lost, the edge loads the record, all are present
+		for _, h := range p.hosts {
+			h.Evidence, h.Present = nil, true
+		}
+		p.serving = Serving{Active: p.rec.Active, Chain: p.rec.Chain}
+	case "tick":
+		var d time.Duration
+		if d, err = time.ParseDuration(f[1]); err == nil {
+			p.now = p.now.Add(d)
+		}
+	case "show":
+		p.show()
+		return nil
+	default:
+		return fmt.Errorf("unknown line %q", line)
+	}
+	if err != nil {
+		fmt.Fprintf(&p.out, "  error: %v\n", err)
+		return nil
+	}
+	p.run()
+	return nil
+}
+
+func (p *play) show() {
+	r := p.rec
+	fmt.Fprintf(&p.out, "  %s rotation %d generation %d active %d other %d bundle %v chain %v\n",
+		r.Phase, r.Number, r.Generation, r.Active, r.Other, r.Bundle, links(r.Chain))
+	for _, w := range r.Waiting(p.view()) {
+		fmt.Fprintf(&p.out, "  waits for %s: %s (%s)\n", w.Host, w.Reason, w.Advice)
+	}
+}
+
+func links(chain []Link) string {
+	var s []string
+	for _, l := range chain {
+		s = append(s, fmt.Sprintf("%d by %d", l.CA, l.By))
+	}
+	return "[" + strings.Join(s, ", ") + "]"
+}
