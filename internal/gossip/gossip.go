@@ -79,7 +79,8 @@ type Member struct {
 	ring    *memberlist.Keyring
 	table   *table
 	net     Transport
-	address string
+	address string        // bound
+	dialled string        // what others dial
 	probe   time.Duration // memberlist's ProbeInterval
 	patient time.Duration // memberlist's ProbeTimeout
 	rejoin  chan struct{} // one slot: the peers changed
@@ -148,8 +149,9 @@ func (m *Member) create() error {
 	if err != nil {
 		return err
 	}
+	m.dialled = joinAddress(ip, port)
 	if m.address == "" {
-		m.address = joinAddress(ip, port)
+		m.address = m.dialled
 	}
 	c := memberlist.DefaultLANConfig()
 	c.Name, c.Transport, c.Keyring = m.cfg.Name, m.net, m.ring
@@ -192,10 +194,7 @@ func (m *Member) SetPeers(peers []string) {
 		return
 	}
 	m.peers = slices.Clone(peers)
-	select {
-	case m.rejoin <- struct{}{}:
-	default:
-	}
+	nudge(m.rejoin)
 }
 
 // SetMeta replaces what the others read about this member, at most MaxMeta
@@ -234,11 +233,20 @@ func (m *Member) SetKeys(keys [][]byte) error {
 // delegate answers memberlist with this member's metadata and drops the rest.
 type delegate struct{ m *Member }
 
-func (d delegate) NodeMeta(int) []byte           { return d.m.table.ownMeta() }
-func (delegate) NotifyMsg([]byte)                {}
+// NodeMeta is asked for by UpdateNode and at the start.
+func (d delegate) NodeMeta(int) []byte { return d.m.table.ownMeta() }
+
+// NotifyMsg drops user messages.
+func (delegate) NotifyMsg([]byte) {}
+
+// GetBroadcasts adds nothing to packets.
 func (delegate) GetBroadcasts(int, int) [][]byte { return nil }
-func (delegate) LocalState(bool) []byte          { return nil }
-func (delegate) MergeRemoteState([]byte, bool)   {}
+
+// LocalState adds nothing to streams.
+func (delegate) LocalState(bool) []byte { return nil }
+
+// MergeRemoteState drops what others add.
+func (delegate) MergeRemoteState([]byte, bool) {}
 
 // debugLog passes memberlist's lines on at debug: they report the network's
 // weather, not transitions of ours.

@@ -111,20 +111,30 @@ func (n *Network) reaches(r route) bool {
 	return !n.down[r.from] && !n.down[r.to] && n.side[r.from] == n.side[r.to]
 }
 
-// find returns the end of a route that is up, or nil.
-func (n *Network) find(r route) *end {
+// deliverTo returns where one packet of a route arrives, or nil.
+func (n *Network) deliverTo(r route) *end {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.reaches(r) {
+	if !n.reaches(r) || n.lost(r) {
 		return nil
 	}
 	return n.ends[r.to]
 }
 
-// lost draws for one packet.
-func (n *Network) lost(r route) bool {
+// connect registers a stream and returns its other end, or nil without a route.
+func (n *Network) connect(p *pipe) *end {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	to := n.ends[p.route.to]
+	if to == nil || !n.reaches(p.route) {
+		return nil
+	}
+	n.pipes[p] = struct{}{}
+	return to
+}
+
+// lost draws for one packet; the caller holds mu.
+func (n *Network) lost(r route) bool {
 	if n.loss <= 0 {
 		return false
 	}
@@ -163,17 +173,23 @@ type end struct {
 	once    sync.Once
 }
 
+// FinalAdvertiseAddr returns the one address that a member has here.
 func (e *end) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
 	return e.at.Addr().Unmap().AsSlice(), int(e.at.Port()), e.err
 }
 
+// PacketCh is where packets arrive.
 func (e *end) PacketCh() <-chan *memberlist.Packet { return e.packets }
-func (e *end) StreamCh() <-chan net.Conn           { return e.streams }
 
+// StreamCh is where streams arrive.
+func (e *end) StreamCh() <-chan net.Conn { return e.streams }
+
+// WriteTo is WriteToAddress.
 func (e *end) WriteTo(b []byte, addr string) (time.Time, error) {
 	return e.WriteToAddress(b, memberlist.Address{Addr: addr})
 }
 
+// WriteToAddress sends a packet; that it is lost is no error.
 func (e *end) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
 	now := time.Now()
 	select {
@@ -181,9 +197,8 @@ func (e *end) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) 
 		return now, net.ErrClosed
 	default:
 	}
-	r := route{e.address, a.Addr}
-	to := e.n.find(r)
-	if to == nil || e.n.lost(r) {
+	to := e.n.deliverTo(route{e.address, a.Addr})
+	if to == nil {
 		return now, nil
 	}
 	p := &memberlist.Packet{Buf: append([]byte(nil), b...), From: net.UDPAddrFromAddrPort(e.at), Timestamp: now}
@@ -194,21 +209,19 @@ func (e *end) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) 
 	return now, nil
 }
 
+// DialTimeout is DialAddressTimeout.
 func (e *end) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	return e.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
 }
 
+// DialAddressTimeout opens a stream; it fails at once without a route.
 func (e *end) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	r := route{e.address, a.Addr}
-	to := e.n.find(r)
+	here, there := net.Pipe()
+	p := &pipe{Conn: here, n: e.n, route: route{e.address, a.Addr}}
+	to := e.n.connect(p)
 	if to == nil {
 		return nil, fmt.Errorf("dial %s: no route", a.Addr)
 	}
-	here, there := net.Pipe()
-	p := &pipe{Conn: here, n: e.n, route: r}
-	e.n.mu.Lock()
-	e.n.pipes[p] = struct{}{}
-	e.n.mu.Unlock()
 	late := time.NewTimer(timeout)
 	defer late.Stop()
 	select {
@@ -243,6 +256,7 @@ type pipe struct {
 	route route
 }
 
+// Close never fails; the other side sees the end of the stream.
 func (p *pipe) Close() error {
 	p.n.mu.Lock()
 	delete(p.n.pipes, p)

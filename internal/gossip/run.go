@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -62,38 +63,65 @@ func (m *Member) begin() bool {
 	return first
 }
 
-// keepJoined joins until ctx ends: soon while nobody is reached, and then as
-// often as it takes to find who was lost.
+// keepJoined joins until ctx ends: soon and ever more slowly while a peer is
+// missing, and otherwise as often as it takes to find who else was lost.
 func (m *Member) keepJoined(ctx context.Context) {
-	retry := min(firstRetry, m.cfg.RejoinEvery)
-	for {
-		if targets := m.targets(ctx); len(targets) > 0 && ctx.Err() == nil {
+	retry := m.shortest()
+	for ctx.Err() == nil {
+		peers := m.resolvedPeers(ctx)
+		if targets := m.targets(peers); len(targets) > 0 && ctx.Err() == nil {
 			_, _ = m.list.Join(targets) // the table says who was reached; memberlist logs the rest
 		}
-		wait := m.cfg.RejoinEvery
-		if !m.Reached() {
-			wait, retry = retry, min(2*retry, m.cfg.RejoinEvery)
-		}
-		select {
-		case <-time.After(wait*3/4 + rand.N(wait/2+1)):
-		case <-m.rejoin:
-			retry = min(firstRetry, m.cfg.RejoinEvery)
-		case <-ctx.Done():
-			return
+		if complete := m.seesAll(peers); complete {
+			retry = m.shortest()
+			m.pause(ctx, m.cfg.RejoinEvery, func() bool { return !m.seesAll(peers) })
+		} else if news := m.pause(ctx, retry, func() bool { return false }); news {
+			retry = m.shortest()
+		} else {
+			retry = min(2*retry, m.cfg.RejoinEvery)
 		}
 	}
 }
 
+func (m *Member) shortest() time.Duration { return min(firstRetry, m.cfg.RejoinEvery) }
+
+// pause waits for about this long; less when the peers changed, which it
+// reports, or when a death is a reason to be early.
+func (m *Member) pause(ctx context.Context, wait time.Duration, early func() bool) (news bool) {
+	timer := time.NewTimer(wait*3/4 + rand.N(wait/2+1))
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return false
+		case <-ctx.Done():
+			return false
+		case <-m.rejoin:
+			return true
+		case <-m.table.died:
+			if early() {
+				return false
+			}
+		}
+	}
+}
+
+// seesAll reports whether somebody is alive, and somebody at each peer.
+func (m *Member) seesAll(peers []string) bool {
+	alive, _ := m.table.lost(0)
+	return len(alive) > 0 && !slices.ContainsFunc(peers, func(p string) bool { return !alive[p] && p != m.dialled })
+}
+
 // targets are the addresses to join in this round: peers that are not seen
 // alive, and a few of the dead. In a large fleet most members pass most rounds.
-func (m *Member) targets(ctx context.Context) []string {
+func (m *Member) targets(peers []string) []string {
 	alive, dead := m.table.lost(2)
 	if n := len(alive) + 1; n > rejoiners && rand.IntN(n) >= rejoiners {
 		return nil
 	}
 	var targets []string
-	for _, address := range append(m.resolvedPeers(ctx), dead...) {
-		if !alive[address] && address != m.address && len(targets) < maxTargets {
+	for _, address := range slices.Concat(peers, dead) {
+		if !alive[address] && address != m.dialled && len(targets) < maxTargets {
 			targets = append(targets, address)
 		}
 	}

@@ -102,9 +102,13 @@ func (s *sockets) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
 	return s.advertise.Addr().AsSlice(), int(s.advertise.Port()), nil
 }
 
+// PacketCh is where packets arrive.
 func (s *sockets) PacketCh() <-chan *memberlist.Packet { return s.packets }
-func (s *sockets) StreamCh() <-chan net.Conn           { return s.streams }
 
+// StreamCh is where streams arrive.
+func (s *sockets) StreamCh() <-chan net.Conn { return s.streams }
+
+// WriteTo is WriteToAddress.
 func (s *sockets) WriteTo(b []byte, addr string) (time.Time, error) {
 	return s.WriteToAddress(b, memberlist.Address{Addr: addr})
 }
@@ -123,6 +127,7 @@ func (s *sockets) WriteToAddress(b []byte, a memberlist.Address) (time.Time, err
 	return time.Now(), err
 }
 
+// DialTimeout is DialAddressTimeout.
 func (s *sockets) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	return s.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
 }

@@ -58,19 +58,20 @@ type table struct {
 	self    string
 	log     *slog.Logger
 	changed chan struct{} // one slot: see Config.Changed
+	died    chan struct{} // one slot: somebody died or left
 
 	mu       sync.Mutex // guards what follows
 	meta     []byte     // this member's own
 	entries  map[string]*entry
-	alive    int // entries alive
-	conflict bool
+	alive    int  // entries alive
+	conflict bool // a second claim of our own name has been logged
 	swept    time.Time
 	pinged   time.Time // when the last probe was answered
 	closed   bool      // nothing changes any more: late timers of memberlist
 }
 
 func newTable(self string, meta []byte, log *slog.Logger) *table {
-	return &table{self: self, meta: bytes.Clone(meta), log: log, changed: make(chan struct{}, 1), entries: map[string]*entry{}}
+	return &table{self: self, meta: bytes.Clone(meta), log: log, changed: make(chan struct{}, 1), died: make(chan struct{}, 1), entries: map[string]*entry{}}
 }
 
 // NotifyAlive admits a member or refuses what it claims.
@@ -128,10 +129,16 @@ func (t *table) record(n *memberlist.Node, alive bool) {
 	case !alive && e.alive:
 		t.alive--
 		e.died = time.Now()
+		nudge(t.died)
 	}
 	e.address, e.meta, e.alive = joinAddress(n.Addr, int(n.Port)), bytes.Clone(n.Meta), alive
+	nudge(t.changed)
+}
+
+// nudge fills a one-slot channel; when it is full, somebody will look anyway.
+func nudge(c chan<- struct{}) {
 	select {
-	case t.changed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
