@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/trustcast/trustcast/agent"
 	"github.com/trustcast/trustcast/internal/cli"
 )
 
@@ -65,7 +66,18 @@ func (a *app) perform(ctx context.Context, c command, args []string) error {
 	if err := a.environment(flags); err != nil {
 		return err
 	}
-	return do(ctx, positional)
+	return coded(do(ctx, positional))
+}
+
+// coded gives the agent's sentinels their exit codes.
+func coded(err error) error {
+	switch {
+	case errors.Is(err, agent.ErrUnreachable):
+		return cli.Errorf(cli.Unreachable, "%w", err)
+	case errors.Is(err, agent.ErrNotJoined):
+		return cli.Errorf(cli.NotFound, "%w", err)
+	}
+	return err
 }
 
 // environment sets each flag that the command line left alone from its

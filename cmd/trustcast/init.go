@@ -50,7 +50,11 @@ func (a *app) initCommand() *cobra.Command {
 		if out.json() {
 			return cli.JSON(a.stdout, initJSON{result.Domain, result.FleetID, string(result.Fingerprint), result.User, result.Password})
 		}
-		return a.printCreated(result)
+		if err := a.printCreated(result); err != nil {
+			return err
+		}
+		a.say("Next: %s", a.hint("server"))
+		return nil
 	}
 	return c
 }
@@ -104,7 +108,6 @@ func (a *app) printCreated(r server.InitResult) error {
 	if r.User == "" {
 		a.say("There is no user yet, so every request gets 401; add one with '%s' once the server runs.", a.hint("user add NAME"))
 	}
-	a.say("Next: %s", a.hint("server"))
 	return nil
 }
 

@@ -1,0 +1,65 @@
+// Package cli_test runs every command of both programs as real processes:
+// output, exit codes, error texts. The scripts are in testdata; commands that
+// they use beyond testscript's own are in commands_test.go.
+package cli_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// programs is the directory of the built programs.
+var programs string
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "trustcast-cli-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	build := exec.Command("go", "build", "-ldflags", "-X main.version=v0.0.0-test", "-o", dir+string(filepath.Separator), "./cmd/...")
+	build.Dir = filepath.Join("..", "..")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build the programs: %v\n%s", err, out)
+		return 1
+	}
+	programs = dir
+	return m.Run()
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup:               setup,
+		Cmds:                commands(),
+	})
+}
+
+// setup gives each script the programs, and a server's flags by environment:
+// ports from the kernel, and a fleet that moves fast.
+func setup(env *testscript.Env) error {
+	for name, value := range map[string]string{
+		"PATH":                    programs + string(os.PathListSeparator) + env.Getenv("PATH"),
+		"TRUSTCAST_DATA_DIR":      filepath.Join(env.WorkDir, "d"),
+		"TRUSTCAST_LISTEN":        "127.0.0.1:0",
+		"TRUSTCAST_GRPC_LISTEN":   "127.0.0.1:0",
+		"TRUSTCAST_GOSSIP_LISTEN": "127.0.0.1:0",
+		"TRUSTCAST_HTTP_LISTEN":   "127.0.0.1:0",
+		"TRUSTCAST_TICK":          "500ms",
+		"TRUSTCAST_GONE_AFTER":    "2s",
+	} {
+		env.Setenv(name, value)
+	}
+	env.Values[processesKey{}] = map[string]*process{}
+	return nil
+}
