@@ -11,6 +11,8 @@ import (
 // steps are the phases of a rotation that wait for hosts, in order.
 var steps = []string{phaseStaged, phaseSwitched, phaseRetiring}
 
+const skipped = "skipped"
+
 // progress is what one rotation has shown so far, host by host. Statuses may
 // leave out states that were passed quickly: a later phase implies that every
 // host which was waited for had done the step before.
@@ -26,7 +28,7 @@ type progress struct {
 	hosts []string
 	// done holds the elapsed time of each host's step.
 	done map[string]map[string]time.Duration
-	// passed holds the hosts that a rotation did not wait for.
+	// passed holds the hosts that the rotation does not wait for, and why.
 	passed map[string]string
 }
 
@@ -78,12 +80,15 @@ func (p *progress) look(s *pb.Status) {
 	p.hosts = p.hosts[:0]
 	for _, h := range s.GetHosts() {
 		p.hosts = append(p.hosts, h.GetName())
-		delete(p.passed, h.GetName())
 		switch {
-		case slices.Contains(r.GetSkipped(), h.GetName()):
-			p.passed[h.GetName()] = "skipped"
+		case slices.Contains(r.GetSkipped(), h.GetName()), p.passed[h.GetName()] == skipped:
+			p.passed[h.GetName()] = skipped // until the end, when the record has forgotten it
 		case !h.GetPresent():
 			p.passed[h.GetName()] = "gone"
+		case !h.GetCovered():
+			p.passed[h.GetName()] = "joining"
+		default:
+			delete(p.passed, h.GetName())
 		}
 	}
 }

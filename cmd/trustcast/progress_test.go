@@ -17,7 +17,7 @@ func at(phase string, generation uint64, hosts ...string) *pb.Status {
 	s := &pb.Status{Generation: generation, Serving: &pb.Serving{Issuer: "CA"}, Rotation: &pb.Rotation{Phase: phase, Number: 4}}
 	for _, text := range hosts {
 		name := strings.TrimLeft(text, "-~!")
-		h := &pb.Host{Name: name, State: "trusted", Generation: generation, Present: true}
+		h := &pb.Host{Name: name, State: "trusted", Generation: generation, Present: true, Covered: true}
 		switch text[0] {
 		case '-':
 			h.State, h.Generation = "pending", generation-1
@@ -78,7 +78,7 @@ func TestProgress(t *testing.T) {
 			"0.002s retiring a dropped the old CA",
 			"0.002s idle rotation 4 is done: generation 9, served by CA",
 		}},
-		{"gone and skipped hosts confirm nothing", true, []*pb.Status{at("staged", 8, "~a", "!b", "-c"), at("switched", 8, "~a", "!b", "c")}, []string{
+		{"gone and skipped hosts confirm nothing", true, []*pb.Status{at("staged", 8, "~a", "!b", "-c"), at("switched", 8, "~a", "b", "c")}, []string{
 			"0.001s staged every host gets the new CA beside the old one",
 			"0.002s staged c trusts the old CA and the new one",
 			"0.002s switched the registry serves the new CA's certificate",

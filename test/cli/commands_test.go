@@ -40,8 +40,8 @@ type process struct {
 
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
-		"start": start, "listening": listening, "stop": stop, "interrupt": interrupt, "exits": exits,
-		"code": code, "waitfor": waitfor, "waitlog": waitlog, "freeport": freeport, "capture": capture, "field": field, "json": jsonCheck, "mode": mode,
+		"start": start, "listening": listening, "stop": stop, "interrupt": interrupt, "signal": sendSignal, "exits": exits,
+		"code": code, "waitfor": waitfor, "waitjson": waitjson, "waitlog": waitlog, "freeport": freeport, "capture": capture, "field": field, "json": jsonCheck, "mode": mode,
 	}
 }
 
@@ -86,6 +86,7 @@ func named(ts *testscript.TestScript, args []string, usage string, n int) *proce
 
 // end ends the process group, gracefully if it can.
 func (p *process) end() {
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT) // a stopped one ends too
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM)
 	select {
 	case <-p.done:
@@ -197,6 +198,14 @@ func interrupt(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(p.cmd.Process.Signal(syscall.SIGINT))
 }
 
+// signal STOP|CONT|KILL NAME.
+func sendSignal(ts *testscript.TestScript, _ bool, args []string) {
+	p := named(ts, args[1:], "signal STOP|CONT|KILL NAME", 1)
+	ts.Check(p.cmd.Process.Signal(map[string]syscall.Signal{
+		"STOP": syscall.SIGSTOP, "CONT": syscall.SIGCONT, "KILL": syscall.SIGKILL,
+	}[args[0]]))
+}
+
 // exits NAME CODE: waits for the end with this exit code.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	p := named(ts, args, "exits NAME CODE", 2)
@@ -256,6 +265,25 @@ func waitfor(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// waitjson PATH WANT PROGRAM [ARG...]: repeats it until that value of its
+// stdout is WANT, whatever its exit code.
+func waitjson(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: waitjson PATH WANT PROGRAM [ARG...]")
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(poll) {
+		_, stdout, stderr := try(ts, nil, args[2:])
+		v, found := lookup(stdout, args[0])
+		if found && text(v) == args[1] {
+			_, _ = ts.Stdout().Write(stdout)
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s is still %s\n[stdout]\n%s[stderr]\n%s", args[0], text(v), stdout, stderr)
+		}
+	}
+}
+
 // freeport VAR...: ports that are free now.
 func freeport(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range args {
@@ -276,33 +304,35 @@ func capture(ts *testscript.TestScript, _ bool, args []string) {
 
 // field PATH VAR: sets it to a value of the last stdout.
 func field(ts *testscript.TestScript, _ bool, args []string) {
-	got, found := lookup(ts, args[0])
+	v, found := lookup([]byte(ts.ReadFile("stdout")), args[0])
 	if !found {
 		ts.Fatalf("%s is not there", args[0])
 	}
-	ts.Setenv(args[1], fmt.Sprint(got))
+	ts.Setenv(args[1], text(v))
 }
 
 // [!] json PATH WANT: a value of the last stdout, like hosts.0.name; hosts.len
 // counts. WANT is as Go prints it, null for null; without it the key must be there.
 func jsonCheck(ts *testscript.TestScript, neg bool, args []string) {
-	v, found := lookup(ts, args[0])
-	got := fmt.Sprint(v)
-	if v == nil {
-		got = "null"
-	}
-	matches := found && (len(args) == 1 || got == args[1])
+	v, found := lookup([]byte(ts.ReadFile("stdout")), args[0])
+	matches := found && (len(args) == 1 || text(v) == args[1])
 	if matches == neg {
-		ts.Fatalf("%s is %s (present: %v), want %v", args[0], got, found, args[1:])
+		ts.Fatalf("%s is %s (present: %v), want %v", args[0], text(v), found, args[1:])
 	}
 }
 
-func lookup(ts *testscript.TestScript, path string) (v any, found bool) {
-	dec := json.NewDecoder(strings.NewReader(ts.ReadFile("stdout")))
+func text(v any) string {
+	if v == nil {
+		return "null"
+	}
+	return fmt.Sprint(v)
+}
+
+func lookup(data []byte, path string) (v any, found bool) {
+	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber() // 3, not 3e+00
-	ts.Check(dec.Decode(&v))
-	if path == "." {
-		return v, true
+	if err := dec.Decode(&v); err != nil || path == "." {
+		return v, err == nil
 	}
 	for _, key := range strings.Split(path, ".") {
 		if v, found = child(v, key); !found {
