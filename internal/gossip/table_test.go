@@ -9,7 +9,6 @@ import (
 	"net"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -43,7 +42,7 @@ func TestTableRefusesNonsense(t *testing.T) {
 }
 
 func TestTableIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		tab := newTable("self", nil, slog.New(slog.DiscardHandler))
 		for i := range maxMembers {
 			n := node(fmt.Sprint(i))
@@ -72,7 +71,7 @@ func TestTableIsBounded(t *testing.T) {
 }
 
 func TestTableForgetsTheDeadAfterADay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		tab := newTable("self", nil, slog.New(slog.DiscardHandler))
 		for _, name := range []string{"a", "b", "c"} {
 			tab.NotifyJoin(node(name))
