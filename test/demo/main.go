@@ -22,6 +22,8 @@ const hosts = 5
 // limit ends a demo that hangs; a good one takes a few seconds.
 const limit = 100 * time.Second
 
+var errTooLong = fmt.Errorf("it took longer than %s", limit)
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx, os.Stdout)
@@ -33,7 +35,7 @@ func main() {
 }
 
 func run(ctx context.Context, out io.Writer) (err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, errors.New("it took too long"))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errTooLong)
 	defer cancel()
 	s, err := newStage(out)
 	if err != nil {
@@ -43,10 +45,13 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	for _, act := range []func(context.Context) error{
 		s.startRegistry, s.pullWithoutCA, s.joinHosts, s.pushAndPull, s.rotate, s.pullAgain, s.summary,
 	} {
-		if err := act(ctx); err != nil {
-			if ctx.Err() != nil {
-				return errors.Join(context.Cause(ctx), s.explain(err))
-			}
+		switch err := act(ctx); {
+		case err == nil:
+		case errors.Is(context.Cause(ctx), errTooLong):
+			return s.explain(errTooLong)
+		case ctx.Err() != nil:
+			return errors.New("interrupted; everything it started is ended and removed")
+		default:
 			return s.explain(err)
 		}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -148,9 +147,6 @@ func (s *stage) say(format string, args ...any) {
 
 // explain adds the logs to an error: the directory is gone when it is read.
 func (s *stage) explain(err error) error {
-	if errors.Is(err, context.Canceled) {
-		return errors.New("interrupted; everything it started is ended and removed")
-	}
 	for _, p := range s.processes {
 		err = fmt.Errorf("%w\n--- %s\n%s", err, strings.Join(p.cmd.Args, " "), p.log)
 	}
