@@ -31,6 +31,11 @@ func TestPublishRefusesAndKeepsTheOld(t *testing.T) {
 	noCA, err := x509.ParseCertificate(pair(t, ca2, domain, day).Certificate[0])
 	must(t, err)
 	link := follow(t, f.ca, ca2)
+	narrow, err := certs.NewCA(certs.CATemplate{
+		Number: 4, Names: []certs.Name{{Host: alias, Port: 5000}},
+		NotBefore: f.ca.Cert.NotBefore, NotAfter: f.ca.Cert.NotAfter,
+	}, newKey(t))
+	must(t, err)
 
 	for name, c := range map[string]struct {
 		bad  map[string]*tls.Certificate
@@ -50,6 +55,7 @@ func TestPublishRefusesAndKeepsTheOld(t *testing.T) {
 		"link without rights": {map[string]*tls.Certificate{domain: pair(t, ca2, domain, day, noCA)}, "link 1"},
 		"links out of order":  {map[string]*tls.Certificate{domain: pair(t, ca3, domain, day, link, follow(t, ca2, ca3))}, "link 1"},
 		"a gap in the links":  {map[string]*tls.Certificate{domain: pair(t, ca3, domain, day, follow(t, ca2, ca3), follow(t, foreign, f.ca))}, "link 2"},
+		"not its CA's name":   {map[string]*tls.Certificate{domain: pair(t, narrow, domain, day, follow(t, f.ca, narrow))}, "would refuse it"},
 		"one bad of two":      {map[string]*tls.Certificate{domain: pair(t, f.ca, domain, day), alias: &swapped}, "private key"},
 	} {
 		t.Run(name, func(t *testing.T) {
