@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -71,9 +72,31 @@ func (f *fleet) testPredecessorsAlone(t *testing.T) {
 		old, err = os.ReadFile(held.certFile())
 		must(t, err)
 	}
+	if n := f.served(t); n < 2 {
+		t.Errorf("the registry serves %d certificate, want predecessors beside the leaf", n)
+	}
 	loops.end(t, &f.sum)
+}
+
+// testNeither takes both safeguards away: now a host without the new CA must
+// fail, or the scenarios before this one have shown nothing.
+func (f *fleet) testNeither(t *testing.T) {
+	f.restart(t, "trustcast-faults", "no-gate,no-predecessors")
+	f.waitTrusted(t, time.Minute)
+	_, held := f.others()
+	release := f.hold(t, held)
+	n := f.beginRotation(t)
+	must(t, f.server.wait(time.Minute, "switch without the held host", func(st status) bool {
+		return st.number() == n && st.Rotation.Phase != "staged"
+	}))
+	if err := held.pull(appImage); err == nil || !strings.Contains(err.Error(), "x509") {
+		t.Errorf("pull with the old CA, no predecessors: %v, want an x509 error", err)
+	}
+	release()
+	f.waitRotation(t, n)
 	f.restart(t, "trustcast", "")
 	f.waitTrusted(t, time.Minute)
+	f.pull(t, held)
 }
 
 // testWrongName stages a chain that no host can accept.

@@ -27,6 +27,7 @@ func TestFleet(t *testing.T) {
 	f.scenario(t, "five rotations, a leaf renewal and user changes under load", f.testLoad)
 	f.scenario(t, "gate alone", f.testGateAlone)
 	f.scenario(t, "predecessors alone", f.testPredecessorsAlone)
+	f.scenario(t, "without both pulls fail", f.testNeither)
 	f.scenario(t, "a wrong name holds the switch", f.testWrongName)
 	f.scenario(t, "a host without gossip takes part", f.testGossipBlocked)
 	f.scenario(t, "a host sleeps through rotations", f.testSleeper)
