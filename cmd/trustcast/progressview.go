@@ -19,8 +19,9 @@ type progressView struct {
 	out io.Writer
 	// tty is nil when the output is no terminal that can move its cursor.
 	tty *os.File
-	// drawn is how many lines the table has on the screen.
+	// drawn is how many lines the table has on the screen, last its text.
 	drawn int
+	last  string
 }
 
 func newProgressView(out io.Writer, getenv func(string) string) *progressView {
@@ -44,6 +45,11 @@ func (v *progressView) show(p *progress, changes []line, s *pb.Status) {
 		return
 	}
 	lines := v.clip(p.table(s))
+	text := strings.Join(lines, "\n")
+	if text == v.last {
+		return
+	}
+	v.last = text
 	var b strings.Builder
 	if v.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", v.drawn) // up to the table's first line
@@ -92,7 +98,11 @@ func (p *progress) table(s *pb.Status) []string {
 	var b strings.Builder
 	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	// A strings.Builder takes every write.
-	_, _ = fmt.Fprintf(tw, "rotation %d: %s\n", p.number, p.heading(s.GetRotation().GetPhase(), s))
+	heading := p.heading(s.GetRotation().GetPhase(), s)
+	if s.GetRotation().GetPhase() != phaseIdle {
+		heading = fmt.Sprintf("rotation %d: %s", p.number, heading)
+	}
+	_, _ = fmt.Fprintln(tw, heading)
 	_, _ = fmt.Fprintln(tw, "HOST\tNEW CA\tCONFIRMED\tOLD CA GONE\t")
 	for _, waited := range []bool{true, false} {
 		for _, host := range p.hosts {
@@ -116,11 +126,10 @@ func (p *progress) row(host string, s *pb.Status) string {
 		cell := ""
 		if at, ok := p.done[host][step]; ok {
 			cell = seconds(at)
+		} else if i <= current && p.passed[host] != "" {
+			cell = p.passed[host]
 		} else if i == current {
 			cell = "waiting"
-			if p.passed[host] != "" {
-				cell = p.passed[host]
-			}
 		}
 		cells = append(cells, cell)
 	}

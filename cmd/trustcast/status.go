@@ -129,10 +129,7 @@ func printStatus(w io.Writer, s *pb.Status, asJSON bool) error {
 	if asJSON {
 		return cli.JSON(w, newStatusJSON(s))
 	}
-	if err := printRegistry(w, s); err != nil {
-		return err
-	}
-	if err := printRotation(w, s); err != nil {
+	if err := table(w, append(registryRows(s), rotationRows(s)...)...); err != nil {
 		return err
 	}
 	if len(s.GetHosts()) == 0 {
@@ -152,19 +149,20 @@ func printStatus(w io.Writer, s *pb.Status, asJSON bool) error {
 	return nil
 }
 
-func printRegistry(w io.Writer, s *pb.Status) error {
+func registryRows(s *pb.Status) []string {
 	registry := s.GetDomain()
 	if len(s.GetAliases()) > 0 {
 		registry += ", also " + strings.Join(s.GetAliases(), ", ")
 	}
 	serving := s.GetServing()
-	return table(w,
+	return []string{
 		row("registry", registry),
 		row("generation", fmt.Sprintf("%d (%s)", s.GetGeneration(), cli.Short(s.GetFingerprint()))),
 		row("serving", fmt.Sprintf("%s until %s, certificate until %s, %s", serving.GetIssuer(), day(serving.GetCaNotAfter()),
 			day(serving.GetLeafNotAfter()), count(int(serving.GetPredecessors()), "predecessor"))),
 		row("server", fmt.Sprintf("%s, up %s, registry %s, agents %s, gossip %s", s.GetVersion(), span(s.GetTime().AsTime().Sub(s.GetStarted().AsTime())),
-			s.GetRegistryAddress(), s.GetGrpcAddress(), orOff(s.GetGossipAddress()))))
+			s.GetRegistryAddress(), s.GetGrpcAddress(), orOff(s.GetGossipAddress()))),
+	}
 }
 
 func orOff(address string) string {
@@ -174,10 +172,10 @@ func orOff(address string) string {
 	return address
 }
 
-func printRotation(w io.Writer, s *pb.Status) error {
+func rotationRows(s *pb.Status) []string {
 	r := s.GetRotation()
 	if r.GetPhase() == phaseIdle {
-		return table(w, row("rotation", "idle"))
+		return []string{row("rotation", "idle")}
 	}
 	text := fmt.Sprintf("number %d is %s since %s", r.GetNumber(), r.GetPhase(), span(s.GetTime().AsTime().Sub(r.GetStarted().AsTime())))
 	if r.GetRollback() {
@@ -190,5 +188,5 @@ func printRotation(w io.Writer, s *pb.Status) error {
 	for _, wait := range r.GetWaitingFor() {
 		rows = append(rows, row("  waits for", wait.GetHost()+" "+wait.GetReason()), row("  to do", wait.GetAdvice()))
 	}
-	return table(w, rows...)
+	return rows
 }

@@ -41,7 +41,7 @@ type process struct {
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"start": start, "listening": listening, "stop": stop, "interrupt": interrupt, "signal": sendSignal, "exits": exits,
-		"code": code, "waitfor": waitfor, "waitjson": waitjson, "waitlog": waitlog, "freeport": freeport, "capture": capture, "field": field, "json": jsonCheck, "mode": mode,
+		"code": code, "waitfor": waitfor, "waitjson": waitjson, "waitlog": waitlog, "freeport": freeport, "capture": capture, "field": field, "json": jsonCheck, "mode": mode, "tty": tty,
 	}
 }
 
