@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -76,23 +77,24 @@ func (l *link) run(ctx context.Context) error {
 		switch {
 		case status.Code(err) == codes.PermissionDenied:
 			pause = retryRemoved
-		case err != nil && !layers.NoStream:
+		case err != nil:
 			retry.MaxInterval = max(l.pace().tick, firstRetry)
 			pause = retry.NextBackOff()
 		case err == nil:
 			retry.Reset()
 		}
-		if !l.rest(ctx, pause, layers) {
+		if !l.rest(ctx, pause, err != nil || !layers.NoPoll || !layers.NoStream) {
 			return nil
 		}
 	}
 }
 
-// rest waits for the next visit: the pause, or a hint that something newer
-// exists. Both are spread over the window that the server asked for.
-func (l *link) rest(ctx context.Context, pause time.Duration, layers Layers) bool {
+// rest waits for the next visit: the pause if it is timed, or a hint that
+// something newer exists. Both are spread over the window that the server asked
+// for.
+func (l *link) rest(ctx context.Context, pause time.Duration, timed bool) bool {
 	var due <-chan time.Time
-	if !layers.NoPoll || !layers.NoStream {
+	if timed {
 		due = time.After(pause + l.jitter())
 	}
 	for {
@@ -102,7 +104,7 @@ func (l *link) rest(ctx context.Context, pause time.Duration, layers Layers) boo
 		case <-due:
 			return true
 		case <-l.hints:
-			if !layers.NoGossip && l.behind() && l.limit.Allow() {
+			if l.behind() && l.limit.Allow() {
 				due = time.After(l.jitter())
 			}
 		}
@@ -239,9 +241,26 @@ func (l *link) send(ctx context.Context, stream syncStream, received <-chan erro
 				return errStreamOver
 			}
 			if short && l.answers(r) {
-				return stream.CloseSend()
+				return farewell(stream, received)
 			}
 		}
+	}
+}
+
+// farewell ends a short visit: the server closes after it has read everything,
+// while cancelling would drop what is still on its way.
+func farewell(stream syncStream, received <-chan error) error {
+	if err := stream.CloseSend(); err != nil {
+		return err
+	}
+	select {
+	case err := <-received:
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		return err
+	case <-time.After(connectLimit):
+		return errors.New("the server did not close the visit")
 	}
 }
 

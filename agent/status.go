@@ -7,7 +7,6 @@ import (
 	"os"
 	"time"
 
-
 	"github.com/trustcast/trustcast/agent/install"
 	"github.com/trustcast/trustcast/certs"
 )

@@ -85,7 +85,11 @@ type Member struct {
 	patient time.Duration // memberlist's ProbeTimeout
 	rejoin  chan struct{} // one slot: the peers changed
 
-	mu    sync.Mutex // serializes SetMeta, SetKeys, SetPeers and the start and end of Run
+	// updating is held while memberlist sends an update or leaves. It is a
+	// channel because simulated time stands still while a mutex is waited for.
+	updating chan struct{}
+
+	mu    sync.Mutex // serializes SetKeys, SetPeers and the start and end of Run
 	peers []string
 	ran   bool
 	ended bool
@@ -106,7 +110,7 @@ func Start(cfg Config) (*Member, error) {
 	m := &Member{
 		cfg: cfg, ring: ring, net: cfg.Transport,
 		table:  newTable(cfg.Name, cfg.Meta, cfg.Log),
-		rejoin: make(chan struct{}, 1),
+		rejoin: make(chan struct{}, 1), updating: make(chan struct{}, 1),
 		peers:  slices.Clone(cfg.Peers),
 	}
 	if m.net == nil {
@@ -204,9 +208,12 @@ func (m *Member) SetMeta(meta []byte) error {
 	if len(meta) > MaxMeta {
 		return fmt.Errorf("set gossip metadata of %d bytes: at most %d; shorten it", len(meta), MaxMeta)
 	}
+	m.updating <- struct{}{}
+	defer func() { <-m.updating }()
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.ended || bytes.Equal(meta, m.table.ownMeta()) {
+	ended := m.ended
+	m.mu.Unlock()
+	if ended || bytes.Equal(meta, m.table.ownMeta()) {
 		return nil
 	}
 	m.table.setMeta(meta)

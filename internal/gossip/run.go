@@ -172,6 +172,8 @@ func (m *Member) end() error {
 	m.mu.Lock()
 	m.ended = true
 	m.mu.Unlock()
+	m.updating <- struct{}{} // an update in flight goes first
+	<-m.updating
 	_ = m.list.Leave(leaveWithin) // unheard, the others find out by probing
 	m.table.close()
 	return m.list.Shutdown()

@@ -199,8 +199,8 @@ func (a *Authority) complain(err error) {
 }
 
 // publish gives the edge what the record says, if it has not got it yet. A
-// future chain that the edge refuses is not offered; hosts then say what they
-// think of the leaf.
+// future chain that the edge refuses is left out, which holds the switch; what
+// is served now goes on.
 func (a *Authority) publish() error {
 	r := a.rec.Rotation
 	if a.published == r.Rev {
@@ -210,17 +210,24 @@ func (a *Authority) publish() error {
 	if err != nil {
 		return err
 	}
+	serving := Serving{Active: r.Active, Chain: r.Chain}
 	var next map[string]*tls.Certificate
 	if r.Phase == Staged && !r.Rollback {
 		if next, err = a.rec.pairs(a.cfg.Keys, r.Other, servedLinks(r.OtherChain)); err != nil {
 			return err
 		}
+		serving.Next = r.Other
 	}
-	if err := a.cfg.Publish(current, next); err != nil {
+	err = a.cfg.Publish(current, next)
+	if err != nil && next != nil {
+		a.cfg.Log.Error("the edge refuses the next certificates; the rotation is held", "rotation", r.Number, "err", err)
+		serving.Next = 0
+		err = a.cfg.Publish(current, nil)
+	}
+	if err != nil {
 		return fmt.Errorf("the edge refuses the certificates of revision %d: %w", r.Rev, err)
 	}
-	a.serving = Serving{Active: r.Active, Chain: r.Chain}
-	a.published = r.Rev
+	a.serving, a.published = serving, r.Rev
 	a.cfg.Announce()
 	return nil
 }

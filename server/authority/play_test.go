@@ -58,7 +58,15 @@ func (p *play) view() View {
 
 func (p *play) settle() {
 	if !p.stuck {
-		p.serving = Serving{Active: p.rec.Active, Chain: p.rec.Chain}
+		p.load()
+	}
+}
+
+// load makes the edge serve the record.
+func (p *play) load() {
+	p.serving = Serving{Active: p.rec.Active, Chain: p.rec.Chain}
+	if p.rec.Phase == Staged && !p.rec.Rollback {
+		p.serving.Next = p.rec.Other
 	}
 }
 
@@ -217,7 +225,7 @@ func (p *play) do(line string) error {
 		for _, h := range p.hosts {
 			h.Evidence, h.Present = nil, true
 		}
-		p.serving = Serving{Active: p.rec.Active, Chain: p.rec.Chain}
+		p.load()
 	case "tick":
 		var d time.Duration
 		if d, err = time.ParseDuration(f[1]); err == nil {

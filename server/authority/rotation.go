@@ -102,6 +102,9 @@ type Host struct {
 type Serving struct {
 	Active CAID
 	Chain  []Link
+	// Next is the CA whose leaf the edge offers to who asks for the future
+	// one; 0 for none.
+	Next CAID
 }
 
 // View is the volatile part of the world at one moment.

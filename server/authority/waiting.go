@@ -28,6 +28,9 @@ func (r Rotation) Waiting(v View) []Wait {
 	if r.Phase == Staged && r.Rollback {
 		return waits
 	}
+	if r.Phase == Staged && v.Serving.Next != r.Other {
+		waits = append(waits, Wait{Host: "edge", Reason: "does not offer the next certificate", Advice: "see the server's log for the reason, or take the rotation back: trustcast ca rollback"})
+	}
 	for _, h := range v.Hosts {
 		if !r.waited(h, v) {
 			continue

@@ -1,0 +1,162 @@
+package sim
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trustcast/trustcast/agent"
+	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+)
+
+// simulate runs a test in a bubble, with the promises checked throughout.
+func simulate(t *testing.T, hosts int, layers agent.Layers, play func(w *world)) {
+	t.Helper()
+	dir := t.TempDir()
+	// With more than one processor the race detector crashes over the timers
+	// of a bubble (golang/go#78156).
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, dir)
+		defer w.verdict()
+		defer w.close()
+		for i := range hosts {
+			w.addHost(fmt.Sprintf("host-%d", i), layers)
+		}
+		w.until("the fleet joins", 5*time.Minute, has(hosts))
+		play(w)
+	})
+}
+
+// TestThreeRotationsInARow: 50 hosts, 20 % of packets lost.
+func TestThreeRotationsInARow(t *testing.T) {
+	simulate(t, 50, agent.Layers{}, func(w *world) {
+		w.gossip.SetLoss(0.2)
+		for i := range 3 {
+			w.rotate()
+			generation := uint64(1 + 2*(i+1))
+			w.until("the rotation ends", 10*time.Minute, idleAt(generation))
+			w.until("all hosts trust", 5*time.Minute, trusted(50))
+		}
+	})
+}
+
+// TestServerRestartInEachPhase: the record carries on, nobody is assumed absent.
+func TestServerRestartInEachPhase(t *testing.T) {
+	for _, phase := range []string{"staged", "switched", "retiring"} {
+		t.Run(phase, func(t *testing.T) {
+			simulate(t, 10, agent.Layers{}, func(w *world) {
+				w.gossip.SetLoss(0.2)
+				w.rotate()
+				for p := range w.steps {
+					if p == phase {
+						break
+					}
+				}
+				w.restartServer()
+				w.until("the rotation ends", 10*time.Minute, idleAt(3))
+				w.until("all hosts trust", 5*time.Minute, trusted(10))
+			})
+		})
+	}
+}
+
+// TestHostJoinsInEachPhase: a new host gets the bundle of the moment and is
+// covered from its first complete evidence on. The phase is held by a host
+// whose link is down.
+func TestHostJoinsInEachPhase(t *testing.T) {
+	for _, phase := range []string{"staged", "switched", "retiring"} {
+		t.Run(phase, func(t *testing.T) {
+			simulate(t, 5, agent.Layers{}, func(w *world) {
+				w.rotate()
+				for p := range w.steps {
+					if p == phase {
+						w.cutLink("host-0", true)
+						break
+					}
+				}
+				w.addHost("host-90", agent.Layers{})
+				w.until("the new host trusts", time.Minute, func(s *pb.Status) bool {
+					for _, h := range s.GetHosts() {
+						if h.GetName() == "host-90" && h.GetState() == "trusted" {
+							return true
+						}
+					}
+					return false
+				})
+				w.cutLink("host-0", false)
+				w.until("the rotation ends", 10*time.Minute, idleAt(3))
+				w.until("all hosts trust", 5*time.Minute, trusted(6))
+			})
+		})
+	}
+}
+
+// TestAgentDownAndBack: a stopped host is waited for until gone and deadline,
+// becomes a sleeper, pulls through the predecessors, and catches up.
+func TestAgentDownAndBack(t *testing.T) {
+	simulate(t, 10, agent.Layers{}, func(w *world) {
+		w.stopAgent("host-3")
+		down := time.Now()
+		w.rotate()
+		w.until("the rotation waits for host-3", time.Minute, func(s *pb.Status) bool {
+			waits := s.GetRotation().GetWaitingFor()
+			return s.GetRotation().GetPhase() == "staged" && len(waits) == 1 && waits[0].GetHost() == "host-3"
+		})
+		w.until("the rotation ends without it", 20*time.Minute, idleAt(3))
+		if waited := time.Since(down); waited < 2*time.Minute {
+			w.t.Errorf("host-3 was waited for only %s", waited)
+		}
+		if err := w.pull(w.host("host-3")); err != nil {
+			w.t.Errorf("the sleeper cannot pull: %v", err)
+		}
+		w.startAgent("host-3")
+		w.until("it catches up", time.Minute, trusted(10))
+	})
+}
+
+// TestEachLayerAlone: stream, gossip and poll each bring a rotation to its end
+// with the other two off.
+func TestEachLayerAlone(t *testing.T) {
+	for name, layers := range map[string]agent.Layers{
+		"stream": {NoGossip: true, NoPoll: true},
+		"gossip": {NoStream: true, NoPoll: true},
+		"poll":   {NoStream: true, NoGossip: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, 10, layers, func(w *world) {
+				w.rotate()
+				w.until("the rotation ends", 10*time.Minute, idleAt(3))
+				w.until("all hosts have the bundle", 5*time.Minute, has(10))
+			})
+		})
+	}
+}
+
+// TestRestartWithAllLinksDown: a server that restarts in the staged phase and
+// hears nobody does not switch before gone-after, however short the deadline.
+func TestRestartWithAllLinksDown(t *testing.T) {
+	simulate(t, 5, agent.Layers{}, func(w *world) {
+		w.cutLink("host-0", true) // holds the staged phase
+		w.rotateWithin(5 * time.Second)
+		for i := range 5 {
+			w.cutLink(fmt.Sprintf("host-%d", i), true)
+		}
+		time.Sleep(gone * 3 / 4) // past the deadline, but nobody is gone yet
+		w.restartServer()
+		restarted := time.Now()
+		for time.Since(restarted) < gone-2*time.Second {
+			if phase := w.status().GetRotation().GetPhase(); phase != "staged" {
+				w.t.Fatalf("%s only %s after the restart", phase, time.Since(restarted))
+			}
+			time.Sleep(time.Second)
+		}
+		for i := range 5 {
+			w.cutLink(fmt.Sprintf("host-%d", i), false)
+		}
+		w.until("the rotation ends", 10*time.Minute, idleAt(3))
+		w.until("all hosts trust", 5*time.Minute, trusted(5))
+	})
+}
