@@ -129,19 +129,26 @@ func (w *world) checkPulls(when string) {
 	}
 }
 
-// present is what the promises mean by it, seen from outside: up, or down for
-// less than gone-after, or the server started less than that ago.
+// settling is how long a host that is up again may take to give its first sign:
+// a pause between tries is at most one and a half ticks.
+const settling = 2 * tick
+
+// present is what the promises mean by it, seen from outside: up for a while, or
+// down for less than gone-after, or the server started less than that ago.
 func (w *world) present(h *host) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if h.downSince.IsZero() {
-		return true
-	}
 	since := h.downSince
 	if w.started.After(since) {
 		since = w.started
 	}
-	return time.Since(since) < gone
+	switch {
+	case time.Since(since) < gone:
+		return true
+	case h.up:
+		return time.Since(h.upSince) > settling
+	}
+	return false
 }
 
 // covered lists the hosts that the fleet's records call covered.

@@ -92,8 +92,10 @@ type host struct {
 	layers agent.Layers
 	agent  *process // nil while stopped
 	id     string   // once covered
-	// downSince is zero while agent and link are up; guarded by world.mu.
-	downSince time.Time
+	// up: agent and link; downSince and upSince are of the last changes.
+	// Guarded by world.mu.
+	up                 bool
+	downSince, upSince time.Time
 }
 
 func (h *host) caFile() string { return filepath.Join(h.dir, "certs.d", registry, "ca.crt") }
@@ -175,7 +177,7 @@ func (w *world) startAgent(name string) {
 		cfg.GossipTransport = w.gossip.Transport(address)
 	}
 	w.mu.Lock()
-	h.downSince = time.Time{}
+	h.up, h.upSince = true, time.Now()
 	w.mu.Unlock()
 	h.agent = start(func(ctx context.Context) error { return agent.Run(ctx, cfg) })
 }
@@ -198,7 +200,7 @@ func indexOf(name string) int {
 func (w *world) stopAgent(name string) {
 	if h := w.host(name); h.agent != nil {
 		w.mu.Lock()
-		h.downSince = time.Now()
+		h.up, h.downSince = false, time.Now()
 		w.mu.Unlock()
 		h.agent.end(w.t)
 		h.agent = nil
@@ -209,9 +211,10 @@ func (w *world) stopAgent(name string) {
 func (w *world) cutLink(name string, down bool) {
 	w.mu.Lock()
 	h := w.hosts[name]
-	h.downSince = time.Time{}
-	if down {
+	if h.up = !down; down {
 		h.downSince = time.Now()
+	} else {
+		h.upSince = time.Now()
 	}
 	w.mu.Unlock()
 	w.net.cut(name, down)
