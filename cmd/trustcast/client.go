@@ -20,6 +20,9 @@ import (
 // milliseconds, bcrypt under load seconds.
 const callLimit = time.Minute
 
+// largestAnswer bounds a status: a host takes about 400 bytes in it.
+const largestAnswer = 256 << 20
+
 // dial reaches the server of the data directory; close ends the connection.
 func (a *app) dial(ctx context.Context) (client pb.AdminServiceClient, closeConn func(), err error) {
 	socket := filepath.Join(a.dataDir, "state", "admin.sock")
@@ -32,7 +35,8 @@ func (a *app) dial(ctx context.Context) (client pb.AdminServiceClient, closeConn
 	}
 	_ = probe.Close() // it only had to open
 	conn, err := grpc.NewClient("passthrough:///admin",
-		grpc.WithContextDialer(dialer), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		grpc.WithContextDialer(dialer), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largestAnswer)))
 	if err != nil {
 		return nil, nil, err
 	}
