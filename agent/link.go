@@ -69,8 +69,10 @@ func (l *link) run(ctx context.Context) error {
 	retry.InitialInterval = firstRetry
 	for {
 		err := l.visit(ctx, layers.NoStream)
-		if ctx.Err() != nil {
-			return nil
+		select {
+		case <-ctx.Done():
+			return nil // whatever the visit ended with, we ended it
+		default:
 		}
 		l.disconnected(err)
 		pause := l.pace().tick

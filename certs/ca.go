@@ -23,12 +23,14 @@ import (
 	"time"
 )
 
+// CABackdate and LeafBackdate are how far before their making certificates
+// become valid, for hosts whose clocks are behind.
 const (
-	// CABackdate and LeafBackdate are how far before their making certificates
-	// become valid, for hosts whose clocks are behind (DESIGN §6).
 	CABackdate   = 48 * time.Hour
 	LeafBackdate = 24 * time.Hour
+)
 
+const (
 	// maxCertificate bounds a certificate from outside (bytes, DER); ours have
 	// about 600, a hundred alias names add 3,000.
 	maxCertificate = 16 << 10

@@ -111,7 +111,7 @@ func Start(cfg Config) (*Member, error) {
 		cfg: cfg, ring: ring, net: cfg.Transport,
 		table:  newTable(cfg.Name, cfg.Meta, cfg.Log),
 		rejoin: make(chan struct{}, 1), updating: make(chan struct{}, 1),
-		peers:  slices.Clone(cfg.Peers),
+		peers: slices.Clone(cfg.Peers),
 	}
 	if m.net == nil {
 		s, err := openSockets(cfg.Listen, cfg.Advertise, cfg.Peers)

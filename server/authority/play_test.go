@@ -155,7 +155,8 @@ func (p *play) checkStep(before, after Rotation) {
 	case before.Phase == Retiring && after.Phase != Idle:
 		complain("S7: a way back from retiring")
 	}
-	if after.Phase != Switched && !(before.Phase == Switched && after.Phase == Retiring) {
+	retires := before.Phase == Switched && after.Phase == Retiring
+	if after.Phase != Switched && !retires {
 		return
 	}
 	for _, h := range p.hosts {

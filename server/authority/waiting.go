@@ -36,7 +36,7 @@ func (r Rotation) Waiting(v View) []Wait {
 			continue
 		}
 		if lack, refused := r.lacks(h, v, r.Phase); lack != "" {
-			waits = append(waits, Wait{Host: h.Name, Reason: lack, Advice: r.advice(h, v, refused)})
+			waits = append(waits, Wait{Host: h.Name, Reason: lack, Advice: r.advice(h, refused)})
 		}
 	}
 	return waits
@@ -95,7 +95,7 @@ func because(e *Evidence) string {
 	return ": " + e.Problem
 }
 
-func (r Rotation) advice(h Host, v View, refused bool) string {
+func (r Rotation) advice(h Host, refused bool) string {
 	pass := fmt.Sprintf("or pass over it: trustcast ca rotate --skip %s", h.Name)
 	switch {
 	case !h.Present:
