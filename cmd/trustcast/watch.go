@@ -56,9 +56,12 @@ func (a *app) watchOnce(ctx context.Context, seen func(*pb.Status), done func(*p
 		return nil, err
 	}
 	defer closeConn()
-	ctx, cancel := context.WithCancel(ctx)
+	// Without the deadline of ctx, which the server would see and keep too: its
+	// words for the end could then come before ours.
+	streaming, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel() // ends the stream on the server too
-	stream, err := client.WatchStatus(ctx, &pb.WatchStatusRequest{})
+	defer context.AfterFunc(ctx, cancel)()
+	stream, err := client.WatchStatus(streaming, &pb.WatchStatusRequest{})
 	if err != nil {
 		return nil, err
 	}
