@@ -43,6 +43,12 @@ func missing() string {
 	if len(absent) > 0 {
 		return "not installed: " + strings.Join(absent, ", ")
 	}
+	if _, err := command("unshare", "--net", "--mount", "true"); err != nil {
+		return "may not make namespaces: " + err.Error()
+	}
+	if mounts, err := os.ReadFile("/proc/self/mounts"); err != nil || !strings.Contains(string(mounts), " cgroup") {
+		return "no cgroups are mounted, and dockerd needs them"
+	}
 	return ""
 }
 

@@ -25,10 +25,10 @@ func (f *fleet) testGossipBlocked(t *testing.T) {
 	h := f.hosts[1]
 	must(t, f.server.wait(time.Minute, "gossip of "+h.name+" ok", func(st status) bool { return st.host(h.name).Gossip == "ok" }))
 	must(t, f.net.blockPort(h.name, gossipPort, true))
-	unblock := func() error { return f.net.blockPort(h.name, gossipPort, false) }
+	blocked := true
 	t.Cleanup(func() {
-		if err := unblock(); err != nil {
-			t.Error(err)
+		if blocked {
+			must(t, f.net.blockPort(h.name, gossipPort, false))
 		}
 	})
 	must(t, f.server.wait(2*time.Minute, "gossip of "+h.name+" unreachable", func(st status) bool {
@@ -36,6 +36,12 @@ func (f *fleet) testGossipBlocked(t *testing.T) {
 	}))
 	f.rotate(t)
 	f.pull(t, h)
+
+	must(t, f.net.blockPort(h.name, gossipPort, false))
+	blocked = false
+	begin := time.Now()
+	must(t, f.server.wait(2*time.Minute, "gossip of "+h.name+" ok again", func(st status) bool { return st.host(h.name).Gossip == "ok" }))
+	t.Logf("gossip is back after %v", time.Since(begin).Round(time.Second))
 }
 
 // testSleeper stops a whole host before two rotations. It comes back with a
