@@ -249,13 +249,13 @@ func (p *play) do(line string) error {
 func (p *play) show() {
 	r := p.rec
 	fmt.Fprintf(&p.out, "  %s rotation %d generation %d active %d other %d bundle %v chain %v\n",
-		r.Phase, r.Number, r.Generation, r.Active, r.Other, r.Bundle, links(r.Chain))
+		r.Phase, r.Number, r.Generation, r.Active, r.Other, r.Bundle, linksText(r.Chain))
 	for _, w := range r.Waiting(p.view()) {
 		fmt.Fprintf(&p.out, "  waits for %s: %s (%s)\n", w.Host, w.Reason, w.Advice)
 	}
 }
 
-func links(chain []Link) string {
+func linksText(chain []Link) string {
 	var s []string
 	for _, l := range chain {
 		s = append(s, fmt.Sprintf("%d by %d", l.CA, l.By))
