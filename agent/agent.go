@@ -136,28 +136,35 @@ func open(ctx context.Context, cfg Config) (a *agent, release func(), err error)
 	if err != nil {
 		return nil, nil, err
 	}
-	if release, err = s.lock(); err != nil {
-		return nil, nil, err
-	}
-	defer func() {
-		if err != nil {
-			release()
-		}
-	}()
-	a = &agent{cfg: cfg, store: s, log: cfg.Log, docker: install.Docker{Dir: cfg.DockerCertsDir}, drift: make(chan struct{}, 1)}
-	joined, err := s.read(identityFile, &a.enrolment)
+	unlock, err := s.lock()
 	if err != nil {
 		return nil, nil, err
 	}
-	if !joined {
-		if a.enrolment, err = enroll(ctx, cfg, s); err != nil {
-			return nil, nil, err
-		}
-		a.log.Info("joined", "host", a.enrolment.Name, "domain", a.enrolment.Domain, "fleet", a.enrolment.FleetID)
-	} else if err := a.checkJoin(); err != nil {
+	a = &agent{cfg: cfg, store: s, log: cfg.Log, docker: install.Docker{Dir: cfg.DockerCertsDir}, drift: make(chan struct{}, 1)}
+	if err := a.enter(ctx); err != nil {
+		unlock()
 		return nil, nil, err
 	}
-	return a, release, a.load()
+	return a, unlock, nil
+}
+
+// enter makes sure that this machine is a host of a fleet, and loads its state.
+func (a *agent) enter(ctx context.Context) error {
+	joined, err := a.store.read(identityFile, &a.enrolment)
+	if err != nil {
+		return err
+	}
+	if joined {
+		if err := a.checkJoin(); err != nil {
+			return err
+		}
+		return a.load()
+	}
+	if a.enrolment, err = enroll(ctx, a.cfg, a.store); err != nil {
+		return err
+	}
+	a.log.Info("joined", "host", a.enrolment.Name, "domain", a.enrolment.Domain, "fleet", a.enrolment.FleetID)
+	return a.load()
 }
 
 // load reads the last-good state.

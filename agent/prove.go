@@ -117,7 +117,9 @@ func (a *agent) shakeOne(ctx context.Context, n certs.Name, expected *x509.Certi
 	unresolved := false
 	if dns := new(net.DNSError); errors.As(err, &dns) && fallback != "" {
 		unresolved = true
-		conn, err = a.cfg.Dial(ctx, "tcp", fallback)
+		if conn, err = a.cfg.Dial(ctx, "tcp", fallback); err != nil {
+			conn, err = a.cfg.Dial(ctx, "tcp", a.besideServer(fallback))
+		}
 	}
 	switch {
 	case err != nil && unresolved:
@@ -141,6 +143,17 @@ func (a *agent) shakeOne(ctx context.Context, n certs.Name, expected *x509.Certi
 		return certs.Intercepted, fmt.Sprintf("registry %s does not know %s: something else answers on its port", n, nextProtocol)
 	}
 	return judge(n, state.PeerCertificates, expected, roots, a.cfg.Now())
+}
+
+// besideServer is the registry's port at the address through which this host
+// reaches its server.
+func (a *agent) besideServer(registry string) string {
+	host, _, err1 := net.SplitHostPort(a.enrolment.Server)
+	_, port, err2 := net.SplitHostPort(registry)
+	if errors.Join(err1, err2) != nil {
+		return registry
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // judge compares what was shown with what Sync announced.

@@ -157,6 +157,7 @@ func (n *node) nudge() {
 	if n.authority != nil {
 		n.authority.Nudge()
 	}
+	n.reported.beat()
 }
 
 // startGossip becomes a member. A port that is taken is a warning: streams and

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -25,17 +26,19 @@ func (a *adminAPI) GetStatus(context.Context, *pb.GetStatusRequest) (*pb.GetStat
 	return &pb.GetStatusResponse{Status: s}, reply(err)
 }
 
-// statusEvery is how often a watched status is looked at beyond the nudges, for
-// ages and deadlines.
-const statusEvery = 500 * time.Millisecond
+// A watched status is sent when something was reported or changed, at most
+// every statusLeast, and every statusMost for ages and deadlines.
+const (
+	statusLeast = 10 * time.Millisecond
+	statusMost  = 500 * time.Millisecond
+)
 
 // WatchStatus sends the status until the operator has seen enough.
 func (a *adminAPI) WatchStatus(_ *pb.WatchStatusRequest, stream grpc.ServerStreamingServer[pb.WatchStatusResponse]) error {
 	changed, stop := a.node.store.Watch("")
 	defer stop()
-	tick := time.NewTicker(statusEvery)
-	defer tick.Stop()
 	for {
+		reported := a.node.reported.next()
 		s, err := a.node.status()
 		if err != nil {
 			return reply(err)
@@ -43,14 +46,40 @@ func (a *adminAPI) WatchStatus(_ *pb.WatchStatusRequest, stream grpc.ServerStrea
 		if err := stream.Send(&pb.WatchStatusResponse{Status: s}); err != nil {
 			return err
 		}
+		time.Sleep(statusLeast)
 		select {
 		case <-stream.Context().Done():
 			return nil
 		case <-a.node.stopping:
 			return nil
 		case <-changed:
-		case <-tick.C:
+		case <-reported:
+		case <-time.After(statusMost):
 		}
+	}
+}
+
+// pulse wakes everybody who waits for the next beat.
+type pulse struct {
+	mu sync.Mutex
+	c  chan struct{} // closed by the next beat; nil when nobody waits
+}
+
+func (p *pulse) next() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.c == nil {
+		p.c = make(chan struct{})
+	}
+	return p.c
+}
+
+func (p *pulse) beat() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.c != nil {
+		close(p.c)
+		p.c = nil
 	}
 }
 
@@ -81,7 +110,7 @@ func (a *adminAPI) ShowCA(context.Context, *pb.ShowCARequest) (*pb.ShowCARespons
 	}
 	for _, c := range s.Certificates {
 		resp.Certificates = append(resp.Certificates, &pb.CertificateInfo{
-			Role: c.Role, Subject: c.Cert.Subject.CommonName, Fingerprint: string(certs.FingerprintOf(c.Cert)),
+			Role: c.Role, Subject: c.Cert.Subject.String(), Fingerprint: string(certs.FingerprintOf(c.Cert)),
 			NotBefore: timestamppb.New(c.Cert.NotBefore), NotAfter: timestamppb.New(c.Cert.NotAfter),
 			Names: permitted(c.Cert),
 		})

@@ -72,6 +72,8 @@ type node struct {
 
 	listen listeners
 	wanted wantedCache
+	// reported beats with each report and each change of presence.
+	reported pulse
 	// changed is nudged when the record changed and the edge serves it.
 	changed chan struct{}
 	// stopping is closed when streams shall end.

@@ -161,9 +161,23 @@ func (a *Authority) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-a.nudge:
-		case <-time.After(a.cfg.Tick / 2): // evidence and deadlines age without a nudge
+		case <-time.After(a.pause()):
 		}
 	}
+}
+
+// lookEvery is how often a rotation under way looks at its clocks: deadlines,
+// gone-after and the age of evidence pass without a nudge.
+const lookEvery = time.Second
+
+// pause is how long Run may wait for a nudge.
+func (a *Authority) pause() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.rec.Rotation.Phase != Idle {
+		return min(lookEvery, a.cfg.Tick/2)
+	}
+	return a.cfg.Tick / 2
 }
 
 // step does the one next thing; again: there may be more.
