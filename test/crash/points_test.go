@@ -1,0 +1,139 @@
+package crash
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// crash says where a program kills itself; the zero value is nowhere.
+type crash struct {
+	// at is the name or number of a point; log takes the points passed.
+	at, log string
+}
+
+func (c crash) env() []string {
+	var env []string
+	if c.at != "" {
+		env = append(env, "TRUSTCAST_CRASH_AT="+c.at)
+	}
+	if c.log != "" {
+		env = append(env, "TRUSTCAST_CRASH_LOG="+c.log)
+	}
+	return env
+}
+
+// passed lists the points that the log names, in order.
+func (c crash) passed() []string {
+	data, err := os.ReadFile(c.log)
+	if err != nil {
+		return nil // none yet
+	}
+	var points []string
+	for line := range strings.Lines(string(data)) {
+		if words := strings.Fields(line); len(words) == 3 && strings.HasSuffix(line, "\n") {
+			points = append(points, words[1])
+		}
+	}
+	return points
+}
+
+// struck says whether the program has ended by its own hand at its point.
+func (c crash) struck(p *process) error {
+	passed := c.passed()
+	switch {
+	case !p.killed():
+		return fmt.Errorf("%s did not end by SIGKILL but with %v", p.name, p.cmd.ProcessState)
+	case len(passed) == 0 || passed[len(passed)-1] != c.at:
+		return fmt.Errorf("%s was killed, but not at %s; it passed %v", p.name, c.at, passed)
+	}
+	return nil
+}
+
+// calm is for how many looks no point must have come to call a program quiet: a
+// fifth of a second, against the millisecond that a write takes. A wrong guess
+// costs a repetition.
+const calm = 40
+
+// quiet waits until the program has nothing more to write, or has ended.
+func (c crash) quiet(p *process) error {
+	same, last := 0, -1
+	return until(p.name+" is quiet", func() (bool, string) {
+		n := len(c.passed())
+		if same++; n != last {
+			same, last = 0, n
+		}
+		return same > calm || p.ended(), fmt.Sprint(n, " points")
+	})
+}
+
+// attempts at a point that did not come again: writes of derived copies that
+// follow each other quickly may be joined to one.
+const attempts = 4
+
+// series is one scenario with a crash at each point that a first run found.
+type series struct {
+	// least is the number of points below which the first run is suspicious.
+	least int
+	// find runs the scenario without a crash and returns its points.
+	find func(t *testing.T, log string) []string
+	// strike runs it with a crash; reached is false when the point did not
+	// come.
+	strike func(t *testing.T, c crash) (reached bool)
+}
+
+// run runs the series, a few scenarios at a time (-parallel).
+func (s series) run(t *testing.T) {
+	began := time.Now()
+	points := s.points(t)
+	if len(points) < s.least {
+		t.Fatalf("only %d points were found, expected at least %d: %v", len(points), s.least, points)
+	}
+	var ran, crashes, missed atomic.Int64
+	t.Cleanup(func() {
+		t.Logf("%s: %d points, %d scenarios, %d crashes, %d times a point did not come, %s", t.Name(), len(points), ran.Load(), crashes.Load(), missed.Load(), time.Since(began).Round(time.Millisecond))
+	})
+	for _, at := range points {
+		t.Run(at, func(t *testing.T) {
+			t.Parallel()
+			ran.Add(1)
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("repeat: go test ./test/crash -count=1 -v -run '^%s$'", strings.ReplaceAll(t.Name(), "/", "$/^"))
+				}
+			})
+			for range attempts {
+				if s.strike(t, crash{at: at, log: filepath.Join(t.TempDir(), "points")}) {
+					crashes.Add(1)
+					return
+				}
+				missed.Add(1)
+			}
+			t.Errorf("the point did not come again in %d runs", attempts)
+		})
+	}
+}
+
+// points are those of two runs: what came only once is a matter of chance, as a
+// status that is written when it changes.
+func (s series) points(t *testing.T) []string {
+	first := s.find(t, filepath.Join(t.TempDir(), "points"))
+	second := s.find(t, filepath.Join(t.TempDir(), "points"))
+	var both, once []string
+	for _, p := range first {
+		if slices.Contains(second, p) {
+			both = append(both, p)
+		} else {
+			once = append(once, p)
+		}
+	}
+	if len(once) > 0 {
+		t.Logf("%s: not in each run: %v", t.Name(), once)
+	}
+	return both
+}

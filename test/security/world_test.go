@@ -1,0 +1,272 @@
+package security
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/trustcast/trustcast/agent"
+	"github.com/trustcast/trustcast/internal/gossip"
+	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+	"github.com/trustcast/trustcast/server"
+)
+
+const (
+	tick = time.Second
+	// patience is the limit of every wait for a condition; conditions that
+	// hold come within a second.
+	patience = 30 * time.Second
+	look     = 10 * time.Millisecond
+)
+
+// world is a real server and the wire to it.
+type world struct {
+	t    *testing.T
+	dir  string
+	wire *wire
+	cfg  server.Config
+	init server.InitResult
+	log  *journal
+	// gossip is set in simulated time only; then every agent is a member.
+	gossip *gossip.Network
+}
+
+// start runs a server until the test ends. set may change its configuration.
+func start(t *testing.T, set ...func(*server.InitConfig, *server.Config)) *world {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tc") // short: a socket's path has 107 bytes at most
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	w := &world{t: t, dir: dir, wire: newWire(false), log: &journal{}}
+	w.run(set...)
+	return w
+}
+
+// run makes a registry and serves it.
+func (w *world) run(set ...func(*server.InitConfig, *server.Config)) {
+	w.t.Helper()
+	init := server.InitConfig{DataDir: filepath.Join(w.dir, "server"), Domain: registryName}
+	w.cfg = server.Config{
+		DataDir: init.DataDir, RegistryListen: registryName, GRPCListen: serverAddress,
+		GossipListen: "off", HTTPListen: "off", Advertise: serverAddress, Tick: tick,
+		Engine: idleEngine{}, Listen: w.wire.listen, Log: w.log.logger("server"),
+	}
+	if w.gossip != nil {
+		w.cfg.GossipListen, w.cfg.GossipTransport = "", w.gossip.Transport(serverMember)
+	}
+	for _, f := range set {
+		f(&init, &w.cfg)
+	}
+	var err error
+	if w.init, err = server.Init(w.t.Context(), init); err != nil {
+		w.t.Fatal(err)
+	}
+	w.background(func(ctx context.Context) error { return server.Run(ctx, w.cfg) })
+	until(w.t, "the server answers", func() bool {
+		return w.admin(func(ctx context.Context, c pb.AdminServiceClient) error {
+			_, err := c.GetStatus(ctx, &pb.GetStatusRequest{})
+			return err
+		}) == nil
+	})
+}
+
+// background runs something until the test ends, or stop is called.
+func (w *world) background(run func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			w.t.Errorf("ended with: %v", err)
+		}
+	})
+	w.t.Cleanup(stop)
+	return stop
+}
+
+// until waits for a condition.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(look) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %s", what, patience)
+		}
+	}
+}
+
+// admin calls the operator's service over the socket.
+func (w *world) admin(call func(context.Context, pb.AdminServiceClient) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := grpc.NewClient("passthrough:///admin", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return w.wire.dialer("operator")(ctx, "unix", w.socket())
+		}))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	return call(ctx, pb.NewAdminServiceClient(conn))
+}
+
+func (w *world) socket() string { return filepath.Join(w.cfg.DataDir, "state", "admin.sock") }
+
+// must is admin for calls that cannot fail.
+func (w *world) must(call func(context.Context, pb.AdminServiceClient) error) {
+	w.t.Helper()
+	if err := w.admin(call); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) status() (s *pb.Status) {
+	w.t.Helper()
+	w.must(func(ctx context.Context, c pb.AdminServiceClient) error {
+		r, err := c.GetStatus(ctx, &pb.GetStatusRequest{})
+		s = r.GetStatus()
+		return err
+	})
+	return s
+}
+
+// host returns what the server knows of a host; nil: nothing.
+func (w *world) host(name string) *pb.Host {
+	for _, h := range w.status().GetHosts() {
+		if h.GetName() == name {
+			return h
+		}
+	}
+	return nil
+}
+
+func (w *world) token(req *pb.CreateTokenRequest) (token string) {
+	w.t.Helper()
+	w.must(func(ctx context.Context, c pb.AdminServiceClient) error {
+		r, err := c.CreateToken(ctx, req)
+		token = r.GetToken()
+		return err
+	})
+	return token
+}
+
+func (w *world) rotate(deadline time.Duration) {
+	w.t.Helper()
+	w.must(func(ctx context.Context, c pb.AdminServiceClient) error {
+		_, err := c.RotateCA(ctx, &pb.RotateCARequest{Deadline: durationpb.New(deadline)})
+		return err
+	})
+}
+
+func (w *world) remove(host string) {
+	w.t.Helper()
+	w.must(func(ctx context.Context, c pb.AdminServiceClient) error {
+		_, err := c.RemoveHost(ctx, &pb.RemoveHostRequest{Host: host})
+		return err
+	})
+}
+
+// machine is a Docker host with a real agent.
+type machine struct {
+	w    *world
+	cfg  agent.Config
+	stop func()
+}
+
+// machine sets one up; nothing runs yet.
+func (w *world) machine(name string) *machine {
+	dir := filepath.Join(w.dir, name)
+	return &machine{w: w, cfg: agent.Config{
+		DataDir: filepath.Join(dir, "state"), DockerCertsDir: filepath.Join(dir, "certs.d"),
+		Server: serverAddress, Name: name, GossipListen: "off",
+		Dial: w.wire.dialer(name), Log: w.log.logger(name),
+	}}
+}
+
+// join starts an agent that joins and waits until the server trusts it.
+func (w *world) join(name string) *machine {
+	w.t.Helper()
+	m := w.machine(name)
+	m.cfg.Token = w.token(&pb.CreateTokenRequest{})
+	m.start()
+	until(w.t, name+" is trusted", func() bool { return w.host(name).GetState() == "trusted" })
+	return m
+}
+
+func (m *machine) start() {
+	cfg := m.cfg
+	m.stop = m.w.background(func(ctx context.Context) error { return agent.Run(ctx, cfg) })
+}
+
+func (m *machine) status() agent.Status {
+	m.w.t.Helper()
+	s, err := agent.ReadStatus(m.cfg)
+	if err != nil {
+		m.w.t.Fatal(err)
+	}
+	return s
+}
+
+// trust is what this machine trusts, byte for byte: every file that its engine
+// reads, and the bundle accepted last.
+func (m *machine) trust() map[string]string {
+	m.w.t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(m.cfg.DockerCertsDir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		files[path] = string(data)
+		return err
+	})
+	if err != nil && !os.IsNotExist(err) {
+		m.w.t.Fatal(err)
+	}
+	return files
+}
+
+// journal is a log at its chattiest, kept for searching.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
+}
+
+func (j *journal) logger(who string) *slog.Logger {
+	return slog.New(slog.NewTextHandler(j, &slog.HandlerOptions{Level: slog.LevelDebug})).With("who", who)
+}
+
+// idleEngine is a registry with nothing in it: these tests are about trust.
+type idleEngine struct{}
+
+func (idleEngine) ServeHTTP(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusOK) }
+func (idleEngine) Run(ctx context.Context) error                     { <-ctx.Done(); return nil }
+
+// inBubble is needed where a condition is waited for in simulated time.
+var _ = synctest.Wait
