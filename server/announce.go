@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -63,7 +64,7 @@ func (n *node) hint() {
 // volume has them.
 func (n *node) exportCertificates() error {
 	w := n.authority.Wanted()
-	if err := durable.WriteFile(n.layout.caFile(), w.Bundle.PEM(), 0o644); err != nil {
+	if err := export(n.layout.caFile(), w.Bundle.PEM()); err != nil {
 		return err
 	}
 	for _, leaf := range w.Leaves {
@@ -74,9 +75,17 @@ func (n *node) exportCertificates() error {
 		if err != nil {
 			return err
 		}
-		return durable.WriteFile(n.layout.domainFile(), certs.EncodePEM(cert), 0o644)
+		return export(n.layout.domainFile(), certs.EncodePEM(cert))
 	}
 	return nil
+}
+
+// export writes a copy, and clears away what a killed write of it left.
+func export(path string, pem []byte) error {
+	if err := durable.Strays(filepath.Dir(path), filepath.Base(path)); err != nil {
+		return err
+	}
+	return durable.WriteFile(path, pem, 0o644)
 }
 
 // forgetSilent drops hosts that gave no sign for fleet.ForgetAfter.
