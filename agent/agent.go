@@ -150,6 +150,9 @@ func open(ctx context.Context, cfg Config) (a *agent, release func(), err error)
 
 // enter makes sure that this machine is a host of a fleet, and loads its state.
 func (a *agent) enter(ctx context.Context) error {
+	if err := a.store.sweep(); err != nil {
+		return err
+	}
 	joined, err := a.store.read(identityFile, &a.enrolment)
 	if err != nil {
 		return err

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/trustcast/trustcast/certs"
+
 	"golang.org/x/sync/errgroup"
+
+	"github.com/trustcast/trustcast/certs"
 )
 
 // JoinResult is what joining made.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+
 	"github.com/trustcast/trustcast/agent/install"
 )
 
@@ -18,6 +19,9 @@ func Leave(_ context.Context, cfg Config) (removed []string, err error) {
 		return nil, err
 	}
 	defer release()
+	if err := s.sweep(); err != nil {
+		return nil, err
+	}
 	var o owned
 	if _, err := s.read(ownedFile, &o); err != nil {
 		return nil, err
@@ -26,8 +30,7 @@ func Leave(_ context.Context, cfg Config) (removed []string, err error) {
 	if err != nil {
 		return removed, err
 	}
-	// The identity goes last: until then leave can be repeated.
-	for _, name := range []string{statusFile, trustedFile, ownedFile, bootFile, pendingFile, identityFile} {
+	for _, name := range stateFiles {
 		if err := s.remove(name); err != nil {
 			return removed, err
 		}

@@ -2,8 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -146,133 +144,6 @@ func (l *link) hint() {
 	}
 }
 
-// visit opens a stream and holds it until it breaks; a short one ends when the
-// newest offer was answered.
-func (l *link) visit(ctx context.Context, short bool) error {
-	if err := l.renewIfDue(ctx); err != nil {
-		return err
-	}
-	conn, err := l.agent.dialServer(l.agent.identity())
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }() // the stream's error is the one that counts
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := pb.NewAgentServiceClient(conn).Sync(ctx)
-	if err != nil {
-		return err
-	}
-	received := make(chan error, 1)
-	go func() { received <- l.receive(stream) }()
-	err = l.send(ctx, stream, received, short)
-	cancel()
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, errStreamOver) {
-		err = <-received
-	}
-	if status.Code(err) == codes.Unauthenticated {
-		// Perhaps expired while we were away; the server says.
-		return errors.Join(err, l.renew(context.WithoutCancel(ctx)))
-	}
-	return err
-}
-
-// errStreamOver: the receiving side has the reason.
-var errStreamOver = errors.New("the stream is over")
-
-type syncStream interface {
-	Send(*pb.SyncRequest) error
-	Recv() (*pb.SyncResponse, error)
-	CloseSend() error
-}
-
-// receive hands the newest offer to the loop until the stream ends.
-func (l *link) receive(stream syncStream) error {
-	for {
-		m, err := stream.Recv()
-		if err != nil {
-			return err
-		}
-		l.offered(m.GetWanted())
-	}
-}
-
-func (l *link) offered(w *pb.Wanted) {
-	if w == nil {
-		return
-	}
-	l.mu.Lock()
-	l.revision = w.GetRevision()
-	l.current = pace{
-		tick:   min(max(w.GetTick().AsDuration(), minTick), maxTick),
-		window: min(max(w.GetWindow().AsDuration(), 0), maxWindow),
-	}
-	if !l.connected {
-		l.log.Info("connected", "server", l.agent.enrolment.Server)
-	}
-	l.connected, l.lastSync, l.why = true, l.agent.cfg.Now(), ""
-	if l.cutShort != nil {
-		l.cutShort()
-	}
-	l.mu.Unlock()
-	l.offers.put(w)
-}
-
-// send asks the loop for a report and sends the newest whenever there is one.
-func (l *link) send(ctx context.Context, stream syncStream, received <-chan error, short bool) error {
-	l.reports.take() // one from before this stream
-	select {
-	case l.asked <- struct{}{}:
-	default:
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case err := <-received:
-			return err
-		case <-l.reports.nudge:
-			r := l.reports.take()
-			if r == nil {
-				continue
-			}
-			if err := stream.Send(&pb.SyncRequest{Report: r}); err != nil {
-				return errStreamOver
-			}
-			if short && l.answers(r) {
-				return farewell(stream, received)
-			}
-		}
-	}
-}
-
-// farewell ends a short visit: the server closes after it has read everything,
-// while cancelling would drop what is still on its way.
-func farewell(stream syncStream, received <-chan error) error {
-	if err := stream.CloseSend(); err != nil {
-		return err
-	}
-	select {
-	case err := <-received:
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		return err
-	case <-time.After(connectLimit):
-		return errors.New("the server did not close the visit")
-	}
-}
-
-// answers: the report is about the newest offer.
-func (l *link) answers(r *pb.Report) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.connected && r.GetRevision() == l.revision
-}
-
 // until returns a context for evidence that ends when a newer offer arrives.
 func (l *link) until(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancel(ctx)
@@ -308,34 +179,4 @@ func (l *link) state() (connected bool, lastSync time.Time, why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.connected, l.lastSync, l.why
-}
-
-// slot holds the newest value of something; putting replaces.
-type slot[T any] struct {
-	mu    *sync.Mutex
-	value *T
-	nudge chan struct{}
-}
-
-func newSlot[T any]() slot[T] {
-	return slot[T]{mu: &sync.Mutex{}, value: new(T), nudge: make(chan struct{}, 1)}
-}
-
-func (s slot[T]) put(v T) {
-	s.mu.Lock()
-	*s.value = v
-	s.mu.Unlock()
-	select {
-	case s.nudge <- struct{}{}:
-	default:
-	}
-}
-
-// take returns the newest value and empties the slot.
-func (s slot[T]) take() T {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	v := *s.value
-	*s.value = *new(T)
-	return v
 }

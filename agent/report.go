@@ -1,9 +1,10 @@
 package agent
 
 import (
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/trustcast/trustcast/certs"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // report is evidence as it travels.

@@ -35,6 +35,10 @@ const (
 	statusFile   = "status.json"   // what `status` shows of a running agent
 )
 
+// stateFiles in the order in which leave removes them: the identity goes last,
+// until then leave can be repeated.
+var stateFiles = []string{statusFile, trustedFile, ownedFile, bootFile, pendingFile, identityFile}
+
 // enrolment is who this host is and whom it obeys; fixed by joining, but for
 // certificate, key and control CAs, which renewals replace.
 type enrolment struct {
@@ -155,6 +159,17 @@ func (s store) write(name string, v any) error {
 }
 
 func (s store) remove(name string) error { return durable.Remove(filepath.Join(s.dir, name)) }
+
+// sweep removes what killed writes left; some of it may hold a key. The caller
+// has the lock.
+func (s store) sweep() error {
+	for _, name := range stateFiles {
+		if err := durable.Strays(s.dir, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // nextBoot counts this start.
 func (s store) nextBoot() (uint64, error) {

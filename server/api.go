@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -106,7 +107,7 @@ func reply(err error) error {
 // logOperator writes one line for each changing call: who did what.
 func (n *node) logOperator(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	resp, err := handler(ctx, req)
-	if verb, object, changes := change(req); changes {
+	if verb, object, changes := change(req, resp); changes {
 		log := n.log.With("verb", verb, "object", object, "uid", callerUID(ctx))
 		if err != nil {
 			log.Warn("operator's change refused", "err", status.Convert(err).Message())
@@ -118,20 +119,21 @@ func (n *node) logOperator(ctx context.Context, req any, info *grpc.UnaryServerI
 }
 
 // change names what a request changes, never with a secret.
-func change(req any) (verb, object string, changes bool) {
+func change(req, resp any) (verb, object string, changes bool) {
 	switch r := req.(type) {
 	case *pb.AddUserRequest:
 		return "user add", r.GetName(), true
 	case *pb.RemoveUserRequest:
 		return "user rm", r.GetName(), true
 	case *pb.RotateCARequest:
-		return "ca rotate", fmt.Sprint(r.GetSkip()), true
+		return "ca rotate", strings.Join(r.GetSkip(), " "), true
 	case *pb.RollbackCARequest:
 		return "ca rollback", "", true
 	case *pb.RemoveHostRequest:
 		return "host rm", r.GetHost(), true
 	case *pb.CreateTokenRequest:
-		return "token create", r.GetHost(), true
+		made, _ := resp.(*pb.CreateTokenResponse) // nil when refused
+		return "token create", strings.TrimSpace(made.GetId() + " " + r.GetHost()), true
 	case *pb.RemoveTokenRequest:
 		return "token rm", r.GetId(), true
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -155,7 +156,11 @@ var errHostDone = errors.New("the host closed its stream")
 // receive takes reports until the stream ends.
 func (n *node) receive(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncResponse], s *fleet.Stream, host identity.Host, req *pb.SyncRequest) error {
 	address := addressOf(stream.Context())
+	limit := rate.NewLimiter(maxReports, 2*maxReports)
 	for {
+		if err := limit.Wait(stream.Context()); err != nil {
+			return err
+		}
 		if err := n.identity.Active(host.ID); err != nil {
 			return err
 		}
@@ -224,8 +229,9 @@ func addressOf(ctx context.Context) string {
 	return ""
 }
 
-// Bounds of what a report may carry; an honest one is far below.
+// Bounds of what a host may report, and how often; honest ones are far below.
 const (
+	maxReports = 10 // a second; a rotation causes about four
 	maxProblem = 500
 	maxSolo    = 8
 )

@@ -14,9 +14,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 
@@ -25,7 +22,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/trustcast/trustcast/certs"
-	"github.com/trustcast/trustcast/internal/durable"
 	"github.com/trustcast/trustcast/internal/gossip"
 	"github.com/trustcast/trustcast/server/authority"
 	"github.com/trustcast/trustcast/server/edge"
@@ -78,11 +74,6 @@ type node struct {
 	changed chan struct{}
 	// stopping is closed when streams shall end.
 	stopping chan struct{}
-}
-
-// listeners are the open ports of a server.
-type listeners struct {
-	registry, grpc, admin, http net.Listener
 }
 
 // Run runs the server on an initialized data directory until ctx ends, then
@@ -234,8 +225,9 @@ func (n *node) run(ctx context.Context) error {
 	if err := n.openPorts(); err != nil {
 		return err
 	}
-	if err := n.authority.Publish(); err != nil { // before the first client
-		return err
+	if err := n.authority.Publish(); err != nil {
+		// An operator must be able to look and to act: run, and try again.
+		n.log.Error("the registry serves nobody yet", "err", err)
 	}
 	n.startGossip()
 	agents, admin := n.agentServer(), n.adminServer()
@@ -265,86 +257,6 @@ func (n *node) run(ctx context.Context) error {
 		return nil
 	})
 	return g.Wait()
-}
-
-// openPorts opens all listeners or none.
-func (n *node) openPorts() (err error) {
-	defer func() {
-		if err != nil {
-			n.close()
-		}
-	}()
-	listen := orDefault(n.cfg.RegistryListen, ":"+strconv.Itoa(n.names[0].Port))
-	if n.listen.registry, err = n.listenTCP("registry", "--listen", listen); err != nil {
-		return err
-	}
-	if n.listen.grpc, err = n.listenTCP("grpc", "--grpc-listen", n.cfg.GRPCListen); err != nil {
-		return err
-	}
-	if n.cfg.HTTPListen != off {
-		if n.listen.http, err = n.listenTCP("http", "--http-listen", n.cfg.HTTPListen); err != nil {
-			return err
-		}
-	}
-	n.listen.admin, err = n.listenAdmin()
-	return err
-}
-
-func (n *node) listenTCP(what, flag, address string) (net.Listener, error) {
-	lis, err := n.cfg.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("the %s port cannot be opened (%w): end what uses it, or give another address with %s", what, err, flag)
-	}
-	return lis, nil
-}
-
-// listenAdmin opens the operators' socket, 0600, over one that a killed server
-// left: the lock on the directory says that nobody serves it.
-func (n *node) listenAdmin() (net.Listener, error) {
-	path := n.layout.socket()
-	if len(path) > maxSocketPath {
-		return nil, fmt.Errorf("the admin socket's path %s has %d characters and the system allows %d: give a shorter --data-dir", path, len(path), maxSocketPath)
-	}
-	if err := durable.Remove(path); err != nil {
-		return nil, fmt.Errorf("admin socket: %w", err)
-	}
-	lis, err := n.cfg.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("admin socket: %w", err)
-	}
-	// The directory is 0700, so nobody can connect before this.
-	if err := os.Chmod(path, 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
-		_ = lis.Close()
-		return nil, fmt.Errorf("admin socket: %w", err)
-	}
-	return lis, nil
-}
-
-// maxSocketPath is what a sockaddr_un holds on Linux without its final zero.
-const maxSocketPath = 107
-
-// close closes whatever is open; closing twice does no harm.
-func (n *node) close() {
-	for _, lis := range []net.Listener{n.listen.registry, n.listen.grpc, n.listen.admin, n.listen.http} {
-		if lis != nil {
-			_ = lis.Close()
-		}
-	}
-}
-
-func (n *node) logListening() {
-	for _, port := range []struct {
-		what string
-		lis  net.Listener
-	}{{"registry", n.listen.registry}, {"grpc", n.listen.grpc}, {"http", n.listen.http}} {
-		if port.lis != nil {
-			n.log.Info("listening", "what", port.what, "address", port.lis.Addr().String())
-		}
-	}
-	if n.gossip != nil {
-		n.log.Info("listening", "what", "gossip", "address", n.gossip.Address())
-	}
-	n.log.Info("serving", "domain", n.names[0].String(), "generation", n.authority.Wanted().Bundle.Generation, "data", filepath.Clean(n.layout.dir))
 }
 
 // serveHTTP answers health and metrics on the loopback port.

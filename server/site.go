@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,6 +40,9 @@ func (s site) names() ([]certs.Name, error) {
 		n, err := certs.ParseName(alias, domain.Port)
 		if err != nil {
 			return nil, fmt.Errorf("alias: %w", err)
+		}
+		if slices.Contains(names, n) {
+			return nil, fmt.Errorf("alias: %s is named twice: leave one out", n)
 		}
 		names = append(names, n)
 	}

@@ -12,7 +12,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -70,23 +69,6 @@ type Authority struct {
 	serving   Serving // what the edge was last given
 	published uint64  // the Rotation.Rev of it; 0: nothing yet
 	complaint string  // last error of Run, to log each only once
-}
-
-// Wanted is what every host should have, derived from the record.
-type Wanted struct {
-	// Revision of the record and number of the rotation.
-	Revision, Number uint64
-	Bundle           certs.Bundle
-	Leaves           []Leaf
-}
-
-// Leaf is a certificate that the edge serves, or will serve next, for a host
-// name.
-type Leaf struct {
-	Host string
-	// Cert in DER.
-	Cert []byte
-	Next bool
 }
 
 // Create makes the first CA and its leaves and writes the record. It refuses to
@@ -212,48 +194,6 @@ func (a *Authority) complain(err error) {
 	a.complaint = text
 }
 
-// publish gives the edge what the record says, if it has not got it yet. A
-// future chain that the edge refuses is left out, which holds the switch; what
-// is served now goes on.
-func (a *Authority) publish() error {
-	r := a.rec.Rotation
-	if a.published == r.Rev {
-		return nil
-	}
-	current, err := a.rec.pairs(a.cfg.Keys, r.Active, servedLinks(r.Chain))
-	if err != nil {
-		return err
-	}
-	serving := Serving{Active: r.Active, Chain: r.Chain}
-	var next map[string]*tls.Certificate
-	if r.Phase == Staged && !r.Rollback {
-		if next, err = a.rec.pairs(a.cfg.Keys, r.Other, servedLinks(r.OtherChain)); err != nil {
-			return err
-		}
-		serving.Next = r.Other
-	}
-	err = a.cfg.Publish(current, next)
-	if err != nil && next != nil {
-		a.cfg.Log.Error("the edge refuses the next certificates; the rotation is held", "rotation", r.Number, "err", err)
-		serving.Next = 0
-		err = a.cfg.Publish(current, nil)
-	}
-	if err != nil {
-		return fmt.Errorf("the edge refuses the certificates of revision %d: %w", r.Rev, err)
-	}
-	a.serving, a.published = serving, r.Rev
-	a.cfg.Announce()
-	return nil
-}
-
-// servedLinks is chain itself but for the fault that serves a leaf alone.
-func servedLinks(chain []Link) []Link {
-	if faulty("no-predecessors") {
-		return nil
-	}
-	return chain
-}
-
 // cover marks hosts whose evidence is complete for the first time.
 func (a *Authority) cover(v View) error {
 	for _, h := range v.Hosts {
@@ -266,106 +206,6 @@ func (a *Authority) cover(v View) error {
 		a.cfg.Log.Info("host covered", "host", h.Name, "generation", a.rec.Rotation.Generation)
 	}
 	return nil
-}
-
-// change makes next the record: certificates and keys first, then the record,
-// then the keys it forgets are destroyed. The caller holds mu; Run publishes and
-// announces next.
-func (a *Authority) change(next Rotation, now time.Time, by, detail string) error {
-	rec := a.rec
-	if next.LastCA != rec.Rotation.LastCA {
-		var err error
-		if rec, err = a.stage(rec, next, now); err != nil {
-			return err
-		}
-	}
-	event := eventOf(rec.Rotation, next)
-	rec.Rotation = next
-	rec.note(now, event, by, detail)
-	return a.write(rec, event)
-}
-
-// write makes rec durable and current. The caller holds mu.
-func (a *Authority) write(rec record, event string) error {
-	forgotten := rec.trim()
-	wanted, err := rec.wanted()
-	if err != nil {
-		return err
-	}
-	rev, err := a.cfg.Records.Put(recordName, a.rev, rec)
-	if err != nil {
-		return err
-	}
-	a.rec, a.rev, a.wanted = rec, rev, wanted
-	r := rec.Rotation
-	a.cfg.Log.Info("rotation", "phase", r.Phase, "event", event, "rotation", r.Number, "generation", r.Generation, "revision", r.Rev)
-	for _, id := range forgotten {
-		if err := a.cfg.Keys.Destroy(id); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// stage adds the certificates of a new CA: itself, its predecessor signed by
-// the active one, and its leaves.
-func (a *Authority) stage(rec record, next Rotation, now time.Time) (record, error) {
-	ca, signer, err := a.maker.newCA(next.Other, now)
-	if err != nil {
-		return rec, err
-	}
-	active, err := rec.signer(a.cfg.Keys, next.Active)
-	if err != nil {
-		return rec, err
-	}
-	link, err := active.SignNext(signer.Cert)
-	if err != nil {
-		return rec, err
-	}
-	leaves, err := a.maker.newLeaves(next.Other, signer, now)
-	if err != nil {
-		return rec, err
-	}
-	rec.CAs = append(append([]caRecord(nil), rec.CAs...), ca)
-	rec.Links = append([]linkRecord{{Link: next.OtherChain[0], Cert: link.Raw}}, rec.Links...)
-	rec.Leaves = append(append([]leafRecord(nil), rec.Leaves...), leaves...)
-	return rec, nil
-}
-
-// eventOf names the step between two records for the history.
-func eventOf(before, after Rotation) string {
-	switch {
-	case after.Number > before.Number:
-		return "rotate"
-	case before.Phase == Staged && after.Phase == Switched:
-		return "switch"
-	case before.Phase == Staged && after.Phase == Retiring, after.Rollback && !before.Rollback:
-		return "rollback"
-	case before.Phase == Switched && after.Phase == Retiring:
-		return "retire"
-	case before.Phase == Retiring && after.Phase == Idle:
-		return "done"
-	case len(after.Skipped) > len(before.Skipped):
-		return "skip"
-	case after.Patience != before.Patience || !after.Deadline.Equal(before.Deadline):
-		return "deadline"
-	default:
-		return "leaf"
-	}
-}
-
-// passedOver names the hosts that a step did not wait for.
-func passedOver(next Rotation, v View) string {
-	var names []string
-	for _, h := range v.Hosts {
-		if h.Covered && !h.Removed && next.Phase != Idle && !next.Complete(h, v) && !next.waited(h, v) {
-			names = append(names, h.Name)
-		}
-	}
-	if len(names) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("not waited for: %v", names)
 }
 
 // Rotate starts a rotation. Patience is how long gone hosts are waited for
@@ -405,45 +245,4 @@ func (a *Authority) event(by, detail string, happen func(View) (Rotation, error)
 		return err
 	}
 	return a.change(next, now, by, detail)
-}
-
-// Wanted returns what every host should have now.
-func (a *Authority) Wanted() Wanted {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.wanted
-}
-
-func (rec record) wanted() (Wanted, error) {
-	b, err := rec.bundle()
-	if err != nil {
-		return Wanted{}, err
-	}
-	r := rec.Rotation
-	w := Wanted{Revision: r.Rev, Number: r.Number, Bundle: b}
-	for _, l := range rec.Leaves {
-		next := l.CA == r.Other
-		if next && (r.Phase != Staged || r.Rollback) {
-			continue // what goes is no longer anybody's business
-		}
-		w.Leaves = append(w.Leaves, Leaf{Host: l.Host, Cert: l.Cert, Next: next})
-	}
-	if len(w.Leaves) == 0 {
-		return Wanted{}, errors.New("the record has no leaf: restore it from a backup")
-	}
-	return w, nil
-}
-
-// Publish has the edge serve the record now; Run does it after each change.
-func (a *Authority) Publish() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.publish()
-}
-
-// Settled says whether the edge serves what the record says.
-func (a *Authority) Settled() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.published == a.rec.Rotation.Rev
 }

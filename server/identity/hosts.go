@@ -3,15 +3,12 @@ package identity
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"regexp"
 	"sort"
-	"strings"
 	"time"
 )
 
@@ -127,100 +124,6 @@ func (i *Identity) Forget(id string) error {
 	return nil
 }
 
-// Authenticate finds the host that a client certificate belongs to. With
-// renewing, an identity that expired up to a year ago is enough. The first use
-// of a next key makes it the current one, durably.
-func (i *Identity) Authenticate(cert *x509.Certificate, now time.Time, renewing bool) (Host, error) {
-	if cert == nil {
-		return Host{}, fmt.Errorf("%w: no client certificate; join first with `trustcast-agent join`", ErrUnknown)
-	}
-	id, err := i.hostID(cert)
-	if err != nil {
-		return Host{}, err
-	}
-	at := now
-	if renewing && now.After(cert.NotAfter) && now.Before(cert.NotAfter.Add(renewGrace)) {
-		at = cert.NotAfter // judged as on its last day
-	}
-	if now.After(cert.NotAfter) && at.Equal(now) {
-		return Host{}, fmt.Errorf("%w on %s", ErrExpired, cert.NotAfter.UTC().Format(time.RFC3339))
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(i.ca)
-	if _, err := cert.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
-		return Host{}, fmt.Errorf("%w: %w", ErrUnknown, err)
-	}
-	return i.useKey(id, keyOf(cert.RawSubjectPublicKeyInfo))
-}
-
-func (i *Identity) hostID(cert *x509.Certificate) (string, error) {
-	if len(cert.URIs) != 1 {
-		return "", fmt.Errorf("%w: the certificate names no host", ErrUnknown)
-	}
-	u := cert.URIs[0]
-	id, ok := strings.CutPrefix(u.Path, "/host/")
-	if u.Scheme != "trustcast" || u.Host != i.control.FleetID || !ok {
-		return "", fmt.Errorf("%w: the certificate is for %s", ErrUnknown, u.Redacted())
-	}
-	return id, nil
-}
-
-// useKey checks that key is one of the host's and promotes a next key.
-func (i *Identity) useKey(id, key string) (Host, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	h, ok := i.hosts[id]
-	same := func(recorded string) bool {
-		return recorded != "" && subtle.ConstantTimeCompare([]byte(recorded), []byte(key)) == 1
-	}
-	switch {
-	case !ok:
-		return Host{}, ErrUnknown
-	case h.Removed:
-		return Host{}, ErrRemoved
-	case same(h.Current):
-		return h.host(), nil
-	case same(h.Next):
-		h.Current, h.Next = h.Next, ""
-		if err := i.put(h); err != nil {
-			return Host{}, err
-		}
-		return h.host(), nil
-	}
-	return Host{}, fmt.Errorf("%w: the key of host %s was replaced", ErrUnknown, h.Name)
-}
-
-// Renew signs the next key of a host; of the CSR only the key counts.
-func (i *Identity) Renew(id string, csr []byte, now time.Time) (identity []byte, err error) {
-	pub, key, err := requestedKey(csr)
-	if err != nil {
-		return nil, err
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	h, ok := i.hosts[id]
-	if !ok || h.Removed {
-		return nil, ErrRemoved
-	}
-	if key != h.Current {
-		h.Next = key
-	}
-	return i.issue(h, pub, now)
-}
-
-// issue signs an identity for h and writes its record. The caller holds mu.
-func (i *Identity) issue(h hostRecord, pub *ecdsa.PublicKey, now time.Time) ([]byte, error) {
-	der, err := i.sign(pub, h.Name, "/host/"+h.ID, x509.ExtKeyUsageClientAuth, now, i.cfg.HostLife)
-	if err != nil {
-		return nil, fmt.Errorf("sign identity of %s: %w", h.Name, err)
-	}
-	h.Ends = now.Add(i.cfg.HostLife)
-	if err := i.put(h); err != nil {
-		return nil, err
-	}
-	return der, nil
-}
-
 // put writes a host's record and keeps it. The caller holds mu.
 func (i *Identity) put(h hostRecord) error {
 	rev, err := i.cfg.Records.Put(hostPrefix+h.ID, i.revs[h.ID], h)
@@ -263,96 +166,4 @@ func requestedKey(csr []byte) (*ecdsa.PublicKey, string, error) {
 func keyOf(spki []byte) string {
 	sum := sha256.Sum256(spki)
 	return hex.EncodeToString(sum[:])
-}
-
-// Enrollment is a host's request to join.
-type Enrollment struct {
-	TokenID string
-	Secret  []byte
-	CSR     []byte
-	Name    string
-}
-
-// Enroll makes a host, or returns the same one again for the same token and
-// key. revoked is the ID of a host that it replaced, else "".
-func (i *Identity) Enroll(e Enrollment, now time.Time) (host Host, identity []byte, revoked string, err error) {
-	pub, key, err := requestedKey(e.CSR)
-	if err != nil {
-		return Host{}, nil, "", err
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	t, rev, err := i.redeemable(e.TokenID, e.Secret, key, now)
-	if err != nil {
-		return Host{}, nil, "", err
-	}
-	id, again := t.Redeemed[key]
-	if again {
-		if h, ok := i.hosts[id]; ok && !h.Removed {
-			identity, err = i.issue(h, pub, now)
-			return i.hosts[id].host(), identity, "", err
-		}
-		if h, ok := i.hosts[id]; ok && h.Removed {
-			return Host{}, nil, "", ErrRemoved
-		}
-	} else if id, err = newHostID(); err != nil {
-		return Host{}, nil, "", err
-	}
-	name, err := i.freeName(e.Name, t)
-	if err != nil {
-		return Host{}, nil, "", err
-	}
-	if !again { // the token is spent before the host exists: a crash between costs a repetition
-		if err := i.redeem(t, rev, key, id); err != nil {
-			return Host{}, nil, "", err
-		}
-	}
-	if revoked, err = i.replace(t); err != nil {
-		return Host{}, nil, "", err
-	}
-	h := hostRecord{ID: id, Name: name, Current: key, Enrolled: now.UTC()}
-	identity, err = i.issue(h, pub, now)
-	return i.hosts[id].host(), identity, revoked, err
-}
-
-// freeName is the token's name if it has one, else the wanted one if nobody
-// has it.
-func (i *Identity) freeName(wanted string, t tokenRecord) (string, error) {
-	if t.Host != "" {
-		return t.Host, nil
-	}
-	if err := CheckHostName(wanted); err != nil {
-		return "", err
-	}
-	if _, taken := i.names[wanted]; taken {
-		return "", fmt.Errorf("host name %q: %w: give another one with --name, or if this is that machine, set up anew, use a token made by `trustcast token create --host %s`", wanted, ErrTaken, wanted)
-	}
-	return wanted, nil
-}
-
-// CheckHostName says what is wrong with a host name, or nil.
-func CheckHostName(name string) error {
-	if !hostNames.MatchString(name) {
-		return fmt.Errorf("%w: host name %.80q: use 1 to 63 of a-z, 0-9, dot and dash; --name gives one", ErrInvalid, name)
-	}
-	return nil
-}
-
-// replace revokes the host that a token for a name replaces.
-func (i *Identity) replace(t tokenRecord) (revoked string, err error) {
-	id, ok := i.names[t.Host]
-	if t.Host == "" || !ok {
-		return "", nil
-	}
-	h := i.hosts[id]
-	h.Removed = true
-	return id, i.put(h)
-}
-
-func newHostID() (string, error) {
-	raw := make([]byte, 16)
-	if _, err := rand.Read(raw); err != nil {
-		return "", fmt.Errorf("make host ID: %w", err)
-	}
-	return hex.EncodeToString(raw), nil
 }
