@@ -16,6 +16,9 @@ import (
 const (
 	// patience bounds each wait; a healthy run needs a hundredth of it.
 	patience = 60 * time.Second
+	// soon bounds the wait for what follows at once, such as the end of a write
+	// under way.
+	soon = 10 * time.Second
 	// poll is how often a condition is looked at.
 	poll = 5 * time.Millisecond
 )
@@ -103,13 +106,17 @@ func (p *process) awaitLog(pattern string) (match string, ok bool, err error) {
 // until polls a condition. The error names what was awaited and what was seen
 // last.
 func until(what string, cond func() (ok bool, saw string)) error {
-	for deadline := time.Now().Add(patience); ; time.Sleep(poll) {
+	return untilIn(patience, what, cond)
+}
+
+func untilIn(bound time.Duration, what string, cond func() (ok bool, saw string)) error {
+	for deadline := time.Now().Add(bound); ; time.Sleep(poll) {
 		ok, saw := cond()
 		if ok {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s: not within %s: %s", what, patience, saw)
+			return fmt.Errorf("%s: not within %s: %s", what, bound, saw)
 		}
 	}
 }

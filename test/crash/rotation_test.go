@@ -146,10 +146,10 @@ func (s *site) resume(failed error) {
 // finish waits for the end of the rotation and judges everything.
 func (s *site) finish(p *probe) {
 	s.t.Helper()
-	st, err := s.await("the rotation has ended", settled(3))
+	_, err := s.await("the rotation has ended", settled(3))
 	must(s.t, err)
 	good := p.good.Load()
 	must(s.t, until("handshakes go on", func() (bool, string) { return p.good.Load() >= good+2*agents, "none" }))
 	must(s.t, p.stop())
-	must(s.t, s.judge(st, 1))
+	must(s.t, s.awaitGood(1))
 }

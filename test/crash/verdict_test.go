@@ -55,8 +55,18 @@ func (s *site) authority() (rec authorityRecord, err error) {
 	return rec, err
 }
 
-// judge looks at everything that a site must be after some rotations that have
-// ended well.
+// awaitGood waits until a site is all that it must be after some rotations that
+// have ended well: a program that runs may be in the middle of a write.
+func (s *site) awaitGood(rotations int) error {
+	return untilIn(soon, "everything is in its place", func() (bool, string) {
+		st, err := s.status()
+		if err == nil {
+			err = s.judge(st, rotations)
+		}
+		return err == nil, fmt.Sprint(err)
+	})
+}
+
 func (s *site) judge(st *pb.Status, rotations int) error {
 	rec, err := s.authority()
 	if err != nil {
@@ -166,17 +176,17 @@ func (s *site) judgeHosts(st *pb.Status) error {
 	return errors.Join(errs...)
 }
 
-// judgeCopies: certs/ follows the record, a moment later.
+// judgeCopies: certs/ has the one CA that the record has.
 func (s *site) judgeCopies(rec authorityRecord) error {
 	root, err := certs.ParseCertificate(rec.Value.CAs[0].Cert)
 	if err != nil {
 		return err
 	}
 	dir := filepath.Join(s.serverDir(), "certs")
-	err = until("certs/ca.crt has the one CA", func() (bool, string) {
-		data, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
-		return string(data) == string(certs.EncodePEM(root)), fmt.Sprint(string(data), err)
-	})
+	data, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	if err == nil && string(data) != string(certs.EncodePEM(root)) {
+		err = fmt.Errorf("certs/ca.crt has not the one CA %s, but\n%s", root.Subject.CommonName, data)
+	}
 	return errors.Join(err, holds(dir, "ca.crt", "domain.crt"))
 }
 
