@@ -41,7 +41,8 @@ const (
 	maxNames = 100
 )
 
-// agent is a running agent; everything below mu-less is owned by its loop.
+// agent is a running agent. Its loop owns all of it but link and gossip, which
+// are safe for concurrent use, and the identity, see identity.
 type agent struct {
 	cfg   Config
 	store store
@@ -53,6 +54,7 @@ type agent struct {
 	owned     install.Owned
 	bundle    certs.Bundle // accepted last; no roots before the first
 	wanted    wanted       // newest from the server; zero before the first
+	refused   string       // why the newest offer was refused; "" when it was not
 	boot      uint64
 	sequence  uint64
 	proof     proof

@@ -72,7 +72,9 @@ func (l *link) run(ctx context.Context) error {
 			return nil // whatever the visit ended with, we ended it
 		default:
 		}
-		l.disconnected(err)
+		if held := l.disconnected(err); held {
+			retry.Reset() // it worked: this is a new failure
+		}
 		pause := l.pace().tick
 		switch {
 		case status.Code(err) == codes.PermissionDenied:
@@ -80,8 +82,6 @@ func (l *link) run(ctx context.Context) error {
 		case err != nil:
 			retry.MaxInterval = max(l.pace().tick, firstRetry)
 			pause = retry.NextBackOff()
-		case err == nil:
-			retry.Reset()
 		}
 		if !l.rest(ctx, pause, err != nil || !layers.NoPoll || !layers.NoStream) {
 			return nil
@@ -156,9 +156,11 @@ func (l *link) until(ctx context.Context) context.Context {
 	return ctx
 }
 
-func (l *link) disconnected(err error) {
+// disconnected notes why there is no stream; held: there was one.
+func (l *link) disconnected(err error) (held bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	held = l.connected
 	why := "the server closed the stream"
 	if err != nil {
 		why = status.Convert(err).Message()
@@ -167,6 +169,7 @@ func (l *link) disconnected(err error) {
 		l.log.Warn("no stream to the server; trying again", "server", l.agent.enrolment.Server, "err", why)
 	}
 	l.connected, l.why = false, why
+	return held
 }
 
 func (l *link) pace() pace {

@@ -3,35 +3,23 @@ package agent
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 
 	"github.com/trustcast/trustcast/certs"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
 // reconcile brings the disk to what is wanted and returns what stood in the way.
+// A refused offer stays a problem until one is accepted.
 func (a *agent) reconcile(message *pb.Wanted) (problem string) {
-	var offer *Offer
-	var o offered
 	if message != nil {
-		var err error
-		if o, err = vet(message, a.enrolment.Domain, a.cfg.Now()); err != nil {
+		a.refused = ""
+		if err := a.consider(message); err != nil {
 			a.log.Error("wanted state refused", "err", err)
-			return err.Error()
-		}
-		offer = &Offer{Generation: o.bundle.Generation, Fingerprint: o.bundle.Fingerprint()}
-	}
-	onDisk, _ := proveFiles(a.docker.Read(a.names, a.owned))
-	d := Decide(Have{Generation: a.bundle.Generation, Fingerprint: a.bundle.Fingerprint(), OnDisk: onDisk}, offer)
-	if d.Refused != "" {
-		a.log.Error("wanted state refused", "err", d.Refused)
-		return d.Refused
-	}
-	if message != nil {
-		if err := a.accept(o, d.Accept); err != nil {
-			a.log.Error("wanted state not kept", "err", err)
-			return err.Error()
+			a.refused = err.Error()
 		}
 	}
+	d := Decide(a.have(), nil)
 	if d.Install || len(a.bundle.Roots) > 0 && a.unplanned() {
 		if err := a.install(); err != nil {
 			a.log.Error("not installed", "generation", a.bundle.Generation, "err", err)
@@ -39,7 +27,26 @@ func (a *agent) reconcile(message *pb.Wanted) (problem string) {
 		}
 		a.log.Info("installed", "generation", a.bundle.Generation, "fingerprint", a.bundle.Fingerprint().Short())
 	}
-	return ""
+	return a.refused
+}
+
+// have is what this host has, its files as re-read.
+func (a *agent) have() Have {
+	onDisk, _ := proveFiles(a.docker.Read(a.names, a.owned))
+	return Have{Generation: a.bundle.Generation, Fingerprint: a.bundle.Fingerprint(), OnDisk: onDisk}
+}
+
+// consider vets an offer and keeps it if it is to be accepted.
+func (a *agent) consider(message *pb.Wanted) error {
+	o, err := vet(message, a.enrolment.Domain, a.cfg.Now())
+	if err != nil {
+		return err
+	}
+	d := Decide(a.have(), &Offer{Generation: o.bundle.Generation, Fingerprint: o.bundle.Fingerprint()})
+	if d.Refused != "" {
+		return errors.New(d.Refused)
+	}
+	return a.accept(o, d.Accept)
 }
 
 // unplanned: a name was added and has no file yet.

@@ -13,7 +13,8 @@ import (
 // renewLimit bounds one renewal call.
 const renewLimit = 30 * time.Second
 
-// identity returns who this host is now.
+// identity returns who this host is now. Renewals change certificate and key,
+// under the link's mu; everything else is fixed.
 func (a *agent) identity() enrolment {
 	a.link.mu.Lock()
 	defer a.link.mu.Unlock()
@@ -81,7 +82,7 @@ func (l *link) renew(ctx context.Context) error {
 		return err
 	}
 	l.mu.Lock()
-	a.enrolment = e
+	a.enrolment.Cert, a.enrolment.Key, a.enrolment.Received = e.Cert, e.Key, e.Received
 	l.mu.Unlock()
 	l.log.Info("identity renewed", "ends", cert.NotAfter)
 	return a.store.remove(pendingFile)

@@ -71,6 +71,7 @@ func (l *link) offered(w *pb.Wanted) {
 		return
 	}
 	l.mu.Lock()
+	news := w.GetRevision() != l.revision
 	l.revision = w.GetRevision()
 	l.current = pace{
 		tick:   min(max(w.GetTick().AsDuration(), minTick), maxTick),
@@ -80,7 +81,7 @@ func (l *link) offered(w *pb.Wanted) {
 		l.log.Info("connected", "server", l.agent.enrolment.Server)
 	}
 	l.connected, l.lastSync, l.why = true, l.agent.cfg.Now(), ""
-	if l.cutShort != nil {
+	if news && l.cutShort != nil {
 		l.cutShort()
 	}
 	l.mu.Unlock()
