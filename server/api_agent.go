@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
-	"github.com/trustcast/trustcast/certs"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 	"github.com/trustcast/trustcast/server/fleet"
 	"github.com/trustcast/trustcast/server/identity"
@@ -127,9 +126,12 @@ func (a *agentAPI) Renew(ctx context.Context, req *pb.RenewRequest) (*pb.RenewRe
 // ends it, the host is removed, or a newer stream takes over.
 func (a *agentAPI) Sync(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncResponse]) error {
 	n, host := a.node, hostOf(stream.Context())
-	first, err := stream.Recv()
-	if err != nil {
+	first, err := n.firstReport(stream, host.ID)
+	if errors.Is(err, errHostDone) {
 		return nil // gone before it said anything
+	}
+	if err != nil {
+		return err
 	}
 	s, err := n.fleet.Attach(stream.Context(), host.ID)
 	if err != nil {
@@ -145,23 +147,69 @@ func (a *agentAPI) Sync(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncR
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	go func() { // ends with the stream: Recv returns once the handler has
-		cancel(n.receive(stream, s, host, first))
+		cancel(n.receive(stream, s, first))
 	}()
 	return n.send(ctx, stream, s, host.ID)
 }
 
-// errHostDone: the host closed its side.
-var errHostDone = errors.New("the host closed its stream")
+var (
+	// errHostDone: the host closed its side.
+	errHostDone = errors.New("the host closed its stream")
+	// errStopping: this server ends.
+	errStopping = status.Error(codes.Unavailable, "the server is stopping")
+)
 
-// receive takes reports until the stream ends.
-func (n *node) receive(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncResponse], s *fleet.Stream, host identity.Host, req *pb.SyncRequest) error {
-	address := addressOf(stream.Context())
+// firstLimit is how long a stream may stay open without a report. An agent's
+// first one can wait for handshakes with an edge that does not answer.
+const firstLimit = time.Minute
+
+// maxReports a second are taken from one host; a rotation causes about four.
+const maxReports = 10
+
+// firstReport waits until a new stream says something. No other part knows of
+// the stream yet, so it looks by itself whether the host is removed meanwhile.
+func (n *node) firstReport(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncResponse], id string) (*pb.SyncRequest, error) {
+	changed, stop := n.store.Watch("")
+	defer stop()
+	first, gone := make(chan *pb.SyncRequest, 1), make(chan struct{})
+	go func() { // ends with the stream: Recv returns once the handler has
+		m, err := stream.Recv()
+		if err != nil {
+			close(gone)
+			return
+		}
+		first <- m
+	}()
+	limit := time.NewTimer(firstLimit)
+	defer limit.Stop()
+	for {
+		select {
+		case m := <-first:
+			return m, nil
+		case <-gone:
+			return nil, errHostDone
+		case <-changed:
+			if err := n.identity.Active(id); err != nil {
+				return nil, reply(err)
+			}
+		case <-n.stopping:
+			return nil, errStopping
+		case <-limit.C:
+			return nil, status.Errorf(codes.DeadlineExceeded, "no report within %s", firstLimit)
+		}
+	}
+}
+
+// receive takes reports until the stream ends. Each is judged like a call: the
+// identity may have expired, or its key was replaced, since the stream opened.
+func (n *node) receive(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncResponse], s *fleet.Stream, req *pb.SyncRequest) error {
+	address, cert := addressOf(stream.Context()), clientCertificate(stream.Context())
 	limit := rate.NewLimiter(maxReports, 2*maxReports)
 	for {
 		if err := limit.Wait(stream.Context()); err != nil {
 			return err
 		}
-		if err := n.identity.Active(host.ID); err != nil {
+		if _, err := n.identity.Authenticate(cert, time.Now(), false); err != nil {
 			return err
 		}
 		e, d := evidenceOf(req.GetReport())
@@ -182,7 +230,7 @@ func (n *node) send(ctx context.Context, stream grpc.BidiStreamingServer[pb.Sync
 		if err := n.identity.Active(id); err != nil {
 			return reply(err)
 		}
-		if err := sendWithin(stream, n.wantedMessage()); err != nil {
+		if err := sendWithin(stream, n.wantedMessage(), s.Ended()); err != nil {
 			return err
 		}
 		select {
@@ -193,7 +241,7 @@ func (n *node) send(ctx context.Context, stream grpc.BidiStreamingServer[pb.Sync
 			}
 			return status.Error(codes.Aborted, "a newer stream of this host took over")
 		case <-n.stopping:
-			return status.Error(codes.Unavailable, "the server is stopping")
+			return errStopping
 		case <-ctx.Done():
 			if err := context.Cause(ctx); !errors.Is(err, errHostDone) {
 				return reply(err)
@@ -203,9 +251,9 @@ func (n *node) send(ctx context.Context, stream grpc.BidiStreamingServer[pb.Sync
 	}
 }
 
-// sendWithin sends one message, or gives the stream up after sendLimit: gRPC
-// blocks while a slow agent's window is full.
-func sendWithin(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncResponse], m *pb.SyncResponse) error {
+// sendWithin sends one message, or gives the stream up after sendLimit or when
+// it ended: gRPC blocks while a slow agent's window is full.
+func sendWithin(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncResponse], m *pb.SyncResponse, ended <-chan struct{}) error {
 	var g errgroup.Group
 	sent := make(chan struct{})
 	g.Go(func() error {
@@ -217,6 +265,8 @@ func sendWithin(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncResponse]
 	select {
 	case <-sent:
 		return g.Wait()
+	case <-ended:
+		return nil // the caller sees why
 	case <-limit.C:
 		return status.Error(codes.DeadlineExceeded, "the host does not read its stream")
 	}
@@ -227,53 +277,4 @@ func addressOf(ctx context.Context) string {
 		return p.Addr.String()
 	}
 	return ""
-}
-
-// Bounds of what a host may report, and how often; honest ones are far below.
-const (
-	maxReports = 10 // a second; a rotation causes about four
-	maxProblem = 500
-	maxSolo    = 8
-)
-
-// evidenceOf reads a report, bounded: its author is a host, not a friend.
-func evidenceOf(r *pb.Report) (certs.Evidence, fleet.Details) {
-	e := certs.Evidence{
-		Boot: r.GetBoot(), Sequence: r.GetSequence(), Revision: r.GetRevision(), Rotation: r.GetRotation(),
-		Generation: r.GetGeneration(), Fingerprint: certs.Fingerprint(clip(r.GetFingerprint(), 64)),
-		Offline: r.GetOffline(), Probe: outcomeOf(r.GetProbe()), Live: outcomeOf(r.GetLive()),
-		Problem: clip(r.GetProblem(), maxProblem),
-	}
-	for _, fp := range r.GetSoloRoots()[:min(maxSolo, len(r.GetSoloRoots()))] {
-		e.SoloRoots = append(e.SoloRoots, certs.Fingerprint(clip(fp, 64)))
-	}
-	d := fleet.Details{Gossip: clip(r.GetGossip(), 20), Version: clip(r.GetVersion(), 40)}
-	if r.GetTime().IsValid() {
-		d.Skew = time.Until(r.GetTime().AsTime())
-	}
-	return e, d
-}
-
-func clip(s string, most int) string {
-	if len(s) > most {
-		return s[:most]
-	}
-	return s
-}
-
-func outcomeOf(o pb.Outcome) certs.Outcome {
-	switch o {
-	case pb.Outcome_OUTCOME_OK:
-		return certs.OK
-	case pb.Outcome_OUTCOME_REFUSED:
-		return certs.Refused
-	case pb.Outcome_OUTCOME_INTERCEPTED:
-		return certs.Intercepted
-	case pb.Outcome_OUTCOME_UNRESOLVED:
-		return certs.Unresolved
-	case pb.Outcome_OUTCOME_UNREACHABLE:
-		return certs.Unreachable
-	default:
-		return certs.NotTried
-	}
 }

@@ -1,0 +1,65 @@
+package server
+
+import (
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/trustcast/trustcast/certs"
+	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+	"github.com/trustcast/trustcast/server/fleet"
+)
+
+// Bounds of what a host may report; honest ones are far below.
+const (
+	maxProblem = 500
+	maxSolo    = 8
+)
+
+// evidenceOf reads a report, bounded: its author is a host, not a friend.
+func evidenceOf(r *pb.Report) (certs.Evidence, fleet.Details) {
+	e := certs.Evidence{
+		Boot: r.GetBoot(), Sequence: r.GetSequence(), Revision: r.GetRevision(), Rotation: r.GetRotation(),
+		Generation: r.GetGeneration(), Fingerprint: certs.Fingerprint(clip(r.GetFingerprint(), 64)),
+		Offline: r.GetOffline(), Probe: outcomeOf(r.GetProbe()), Live: outcomeOf(r.GetLive()),
+		Problem: clip(r.GetProblem(), maxProblem),
+	}
+	for _, fp := range r.GetSoloRoots()[:min(maxSolo, len(r.GetSoloRoots()))] {
+		e.SoloRoots = append(e.SoloRoots, certs.Fingerprint(clip(fp, 64)))
+	}
+	d := fleet.Details{Gossip: clip(r.GetGossip(), 20), Version: clip(r.GetVersion(), 40)}
+	if r.GetTime().IsValid() {
+		d.Skew = time.Until(r.GetTime().AsTime())
+	}
+	return e, d
+}
+
+// clip bounds a text from a host to so many bytes of printable characters: it
+// reaches operators' terminals, and half a character would make the whole status
+// unsendable.
+func clip(s string, most int) string {
+	s = strings.ToValidUTF8(s[:min(most, len(s))], "")
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+func outcomeOf(o pb.Outcome) certs.Outcome {
+	switch o {
+	case pb.Outcome_OUTCOME_OK:
+		return certs.OK
+	case pb.Outcome_OUTCOME_REFUSED:
+		return certs.Refused
+	case pb.Outcome_OUTCOME_INTERCEPTED:
+		return certs.Intercepted
+	case pb.Outcome_OUTCOME_UNRESOLVED:
+		return certs.Unresolved
+	case pb.Outcome_OUTCOME_UNREACHABLE:
+		return certs.Unreachable
+	default:
+		return certs.NotTried
+	}
+}
