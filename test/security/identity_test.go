@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+	"github.com/trustcast/trustcast/server"
 )
 
 // methods lists every RPC of a service, so that a new one is attacked by itself.
@@ -52,8 +53,17 @@ func (m method) try(t *testing.T, conn *grpc.ClientConn) codes.Code {
 // not the identity of a host of this fleet.
 func TestEveryCallButEnrollNeedsAnIdentity(t *testing.T) {
 	t.Parallel()
-	w := start(t)
-	loot := w.steal()
+	const year = 365 * 24 * time.Hour
+	w := start(t, func(init *server.InitConfig, cfg *server.Config) {
+		// The fleet is old enough for identities that ended long ago.
+		init.Now = func() time.Time { return time.Now().Add(-2 * year) }
+		init.CALife, init.LeafLife = 5*year, 4*year
+	})
+	var loot loot
+	until(t, "the server's own identity is renewed", func() bool {
+		loot = w.steal()
+		return time.Now().Before(loot.server.cert.NotAfter)
+	})
 	h, other, removed, renewed := w.rawHost("honest"), w.rawHost("other"), w.rawHost("removed"), w.rawHost("renewed")
 	w.remove("removed")
 	old := renewed.pair
@@ -61,7 +71,6 @@ func TestEveryCallButEnrollNeedsAnIdentity(t *testing.T) {
 	renewed.renew() // its first use makes the new key the current one
 
 	ago := func(d time.Duration) time.Time { return time.Now().Add(-d) }
-	const year = 365 * 24 * time.Hour
 	host := forged{fleet: h.fleet, path: "/host/" + h.id, usage: x509.ExtKeyUsageClientAuth}
 	with := func(change func(*forged)) forged {
 		f := host
@@ -80,7 +89,7 @@ func TestEveryCallButEnrollNeedsAnIdentity(t *testing.T) {
 	}{
 		{"nobody", nil, refused, refused},
 		{"signed by another CA", newControlCA(t).forge(t, h.key, host), refused, refused},
-		{"signed by itself", pair{cert: h.cert, key: h.key}.forge(t, h.key, host), refused, refused},
+		{"signed by a host", pair{cert: h.cert, key: h.key}.forge(t, h.key, host), refused, refused},
 		{"the server", &loot.server, refused, refused},
 		{"the control CA", &loot.ca, refused, refused},
 		{"another fleet", loot.ca.forge(t, h.key, with(func(f *forged) { f.fleet = "00112233445566778899aabbccddeeff" })), refused, refused},

@@ -178,8 +178,10 @@ func (s *rawStream) wanted() *pb.Wanted {
 	return m.GetWanted()
 }
 
-// end reads until the stream ends and returns why.
+// end reads until the stream ends and returns why; Canceled if it does not end
+// by itself.
 func (s *rawStream) end() codes.Code {
+	defer time.AfterFunc(patience, s.cancel).Stop()
 	for {
 		if _, err := s.Recv(); err != nil {
 			return status.Code(err)
@@ -221,8 +223,18 @@ type loot struct {
 }
 
 // steal reads the control CA from the server's own files.
-func (w *world) steal() loot {
+func (w *world) steal() (l loot) {
 	w.t.Helper()
+	until(w.t, "record and keys agree", func() bool {
+		var err error
+		l, err = w.read()
+		return err == nil
+	})
+	return l
+}
+
+// read is one look at files that the server may be changing.
+func (w *world) read() (l loot, err error) {
 	var rec struct {
 		Value struct {
 			FleetID   string        `json:"fleet_id"`
@@ -234,25 +246,23 @@ func (w *world) steal() loot {
 	}
 	state := filepath.Join(w.cfg.DataDir, "state")
 	data, err := os.ReadFile(filepath.Join(state, "records", "control.json"))
-	if err == nil {
-		err = json.Unmarshal(data, &rec)
-	}
 	if err != nil {
-		w.t.Fatal(err)
+		return l, err
+	}
+	if err := json.Unmarshal(data, &rec); err != nil {
+		return l, err
 	}
 	keys, err := records.OpenKeys(filepath.Join(state, "keys"))
 	if err != nil {
-		w.t.Fatal(err)
-	}
-	take := func(der []byte, id records.KeyID) pair {
-		key, err := keys.Load(id)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		return pair{cert: parse(w.t, der), key: key}
+		return l, err
 	}
 	v := rec.Value
-	return loot{fleet: v.FleetID, ca: take(v.CA, v.CAKey), server: take(v.Server, v.ServerKey)}
+	l = loot{fleet: v.FleetID, ca: pair{cert: parse(w.t, v.CA)}, server: pair{cert: parse(w.t, v.Server)}}
+	if l.ca.key, err = keys.Load(v.CAKey); err != nil {
+		return l, err
+	}
+	l.server.key, err = keys.Load(v.ServerKey)
+	return l, err
 }
 
 // newControlCA is a control CA of the attacker's own.

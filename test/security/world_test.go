@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -24,10 +23,13 @@ import (
 )
 
 const (
+	// serverMember is the server's address in simulated gossip.
+	serverMember = "10.0.0.1:7947"
+
 	tick = time.Second
 	// patience is the limit of every wait for a condition; conditions that
 	// hold come within a second.
-	patience = 30 * time.Second
+	patience = 20 * time.Second
 	look     = 10 * time.Millisecond
 )
 
@@ -267,6 +269,3 @@ type idleEngine struct{}
 
 func (idleEngine) ServeHTTP(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusOK) }
 func (idleEngine) Run(ctx context.Context) error                     { <-ctx.Done(); return nil }
-
-// inBubble is needed where a condition is waited for in simulated time.
-var _ = synctest.Wait
