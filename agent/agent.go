@@ -163,6 +163,9 @@ func (a *agent) enter(ctx context.Context) error {
 		if err := a.checkJoin(); err != nil {
 			return err
 		}
+		if err := a.store.settlePending(a.enrolment); err != nil {
+			return err
+		}
 		return a.load()
 	}
 	if a.enrolment, err = enroll(ctx, a.cfg, a.store); err != nil {

@@ -203,6 +203,17 @@ func (s store) pendingKey(token string) (*ecdsa.PrivateKey, error) {
 	return key, s.write(pendingFile, pending{Format: stateFormat, Key: der, Token: token})
 }
 
+// settlePending removes a pending key whose certificate has arrived: a kill
+// came between the two files.
+func (s store) settlePending(e enrolment) error {
+	var p pending
+	ok, err := s.read(pendingFile, &p)
+	if err != nil || !ok || !bytes.Equal(p.Key, e.Key) {
+		return err
+	}
+	return s.remove(pendingFile)
+}
+
 func parseKey(der []byte) (*ecdsa.PrivateKey, error) {
 	parsed, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
