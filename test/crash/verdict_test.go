@@ -161,10 +161,7 @@ func (s *site) judgeHosts(st *pb.Status) error {
 		if got := string(certs.FingerprintOf(roots...)); got != st.GetFingerprint() {
 			errs = append(errs, fmt.Errorf("%s has %.12s installed, wanted is %.12s", hostName(i), got, st.GetFingerprint()))
 		}
-		errs = append(errs,
-			holds(s.certsDir(i), s.registry), holds(filepath.Dir(s.installed(i)), "ca.crt"),
-			holds(s.agentDir(i), "boot.json", "identity.json", "lock", "owned.json", "status.json", "trusted.json"),
-		)
+		errs = append(errs, s.judgeFiles(i))
 		var identity struct {
 			HostID string `json:"host_id"`
 		}
@@ -174,6 +171,14 @@ func (s *site) judgeHosts(st *pb.Status) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// judgeFiles: a host has the files of an agent and nothing else.
+func (s *site) judgeFiles(i int) error {
+	return errors.Join(
+		holds(s.certsDir(i), s.registry), holds(filepath.Dir(s.installed(i)), "ca.crt"),
+		holds(s.agentDir(i), "boot.json", "identity.json", "lock", "owned.json", "status.json", "trusted.json"),
+	)
 }
 
 // judgeCopies: certs/ has the one CA that the record has.
