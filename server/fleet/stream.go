@@ -96,7 +96,7 @@ func (s *Stream) end() { s.once.Do(func() { close(s.ended) }) }
 func (s *Stream) Close() {
 	f := s.fleet
 	f.mu.Lock()
-	if h := f.host(s.id); h.stream == s {
+	if h := f.hosts[s.id]; h != nil && h.stream == s { // nil: the host was removed
 		h.stream = nil
 		h.lastSign = time.Now()
 	}
@@ -111,8 +111,8 @@ func (s *Stream) Report(e certs.Evidence, d Details) error {
 	f := s.fleet
 	now := time.Now()
 	f.mu.Lock()
-	h := f.host(s.id)
-	if h.stream != s {
+	h := f.hosts[s.id]
+	if h == nil || h.stream != s {
 		f.mu.Unlock()
 		return errors.New("a newer stream of this host took over")
 	}

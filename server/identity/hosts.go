@@ -66,11 +66,13 @@ func (i *Identity) Host(nameOrID string) (Host, error) {
 }
 
 func (i *Identity) find(nameOrID string) (hostRecord, error) {
-	if id, ok := i.names[nameOrID]; ok {
-		return i.hosts[id], nil
-	}
+	// The ID first: nobody chooses it, while a host could take another's ID for
+	// its name and be found in its place.
 	if h, ok := i.hosts[nameOrID]; ok && !h.Removed {
 		return h, nil
+	}
+	if id, ok := i.names[nameOrID]; ok {
+		return i.hosts[id], nil
 	}
 	return hostRecord{}, fmt.Errorf("host %q: %w; `trustcast host ls` lists them", nameOrID, ErrNotFound)
 }
@@ -153,12 +155,14 @@ func requestedKey(csr []byte) (*ecdsa.PublicKey, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("%w: the certificate request does not parse", ErrInvalid)
 	}
-	if err := req.CheckSignature(); err != nil {
-		return nil, "", fmt.Errorf("%w: the certificate request is not signed by its key", ErrInvalid)
-	}
+	// The key before its signature: checking one of a huge RSA key is work that
+	// a stranger could cause.
 	pub, ok := req.PublicKey.(*ecdsa.PublicKey)
 	if !ok || pub.Curve != elliptic.P256() {
 		return nil, "", fmt.Errorf("%w: the certificate request has no ECDSA P-256 key", ErrInvalid)
+	}
+	if err := req.CheckSignature(); err != nil {
+		return nil, "", fmt.Errorf("%w: the certificate request is not signed by its key", ErrInvalid)
 	}
 	return pub, keyOf(req.RawSubjectPublicKeyInfo), nil
 }
