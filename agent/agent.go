@@ -55,11 +55,13 @@ type agent struct {
 	bundle    certs.Bundle // accepted last; no roots before the first
 	wanted    wanted       // newest from the server; zero before the first
 	refused   string       // why the newest offer was refused; "" when it was not
-	boot      uint64
-	sequence  uint64
-	proof     proof
-	retry     time.Duration // next wait after evidence that was not good
-	shown     Status        // as written last
+	// considered is the revision of the newest offer, accepted or not; 0: none.
+	considered uint64
+	boot       uint64
+	sequence   uint64
+	proof      proof
+	retry      time.Duration // next wait after evidence that was not good
+	shown      Status        // as written last
 
 	link   *link
 	gossip *gossip.Member // nil when off
@@ -239,7 +241,7 @@ func (a *agent) turn(ctx context.Context, offer *pb.Wanted, ticked bool) time.Du
 		return 0 // a newer offer cut the handshakes short: they are evidence of nothing
 	}
 	a.show(evidence)
-	a.link.reports.put(a.report(evidence))
+	a.link.reports.put(&answer{report: a.report(evidence), revision: a.considered})
 	tick := a.tick()
 	if evidence.Problem == "" && !bad(evidence.Probe) && !bad(evidence.Live) {
 		a.retry = retryFirst

@@ -48,6 +48,9 @@ func Join(ctx context.Context, cfg Config) (JoinResult, error) {
 	if err := g.Wait(); err != nil {
 		return JoinResult{}, fmt.Errorf("this host has joined, but its first contact failed (%w): `trustcast-agent run` tries again", err)
 	}
+	if a.refused != "" {
+		return JoinResult{}, fmt.Errorf("this host has joined, but does not install what the server wants: %s", a.refused)
+	}
 	after, err := ReadStatus(Config{DataDir: cfg.DataDir, DockerCertsDir: cfg.DockerCertsDir})
 	if err != nil {
 		return JoinResult{}, err

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -34,8 +35,8 @@ type link struct {
 	log   *slog.Logger
 
 	offers  slot[*pb.Wanted]
-	reports slot[*pb.Report]
-	asked   chan struct{} // one slot: a new stream wants its first report
+	reports slot[*answer]
+	asked   chan struct{} // one slot: a new stream wants its first report, or there is none any more
 	hints   chan struct{} // one slot: gossip changed
 	limit   *rate.Limiter // of visits caused by hints
 
@@ -51,7 +52,7 @@ type link struct {
 func newLink(a *agent) *link {
 	return &link{
 		agent: a, log: a.log,
-		offers: newSlot[*pb.Wanted](), reports: newSlot[*pb.Report](),
+		offers: newSlot[*pb.Wanted](), reports: newSlot[*answer](),
 		asked: make(chan struct{}, 1), hints: make(chan struct{}, 1),
 		// Whoever holds the gossip key can forge hints: they cost the server
 		// one visit a second at most.
@@ -72,18 +73,21 @@ func (l *link) run(ctx context.Context) error {
 			return nil // whatever the visit ended with, we ended it
 		default:
 		}
+		if errors.Is(err, errRenewalDue) {
+			continue // the next visit begins with it
+		}
 		if held := l.disconnected(err); held {
 			retry.Reset() // it worked: this is a new failure
 		}
-		pause := l.pace().tick
+		pause, removed := l.pace().tick, false
 		switch {
 		case status.Code(err) == codes.PermissionDenied:
-			pause = retryRemoved
+			pause, removed = retryRemoved, true
 		case err != nil:
 			retry.MaxInterval = max(l.pace().tick, firstRetry)
 			pause = retry.NextBackOff()
 		}
-		if !l.rest(ctx, pause, err != nil || !layers.NoPoll || !layers.NoStream) {
+		if !l.rest(ctx, pause, err != nil || !layers.NoPoll || !layers.NoStream, removed) {
 			return nil
 		}
 	}
@@ -91,8 +95,8 @@ func (l *link) run(ctx context.Context) error {
 
 // rest waits for the next visit: the pause if it is timed, or a hint that
 // something newer exists. Both are spread over the window that the server asked
-// for.
-func (l *link) rest(ctx context.Context, pause time.Duration, timed bool) bool {
+// for. Nothing wakes a host that was removed.
+func (l *link) rest(ctx context.Context, pause time.Duration, timed, removed bool) bool {
 	var due <-chan time.Time
 	if timed {
 		due = time.After(pause + l.jitter())
@@ -104,7 +108,7 @@ func (l *link) rest(ctx context.Context, pause time.Duration, timed bool) bool {
 		case <-due:
 			return true
 		case <-l.hints:
-			if l.behind() && l.limit.Allow() {
+			if !removed && l.behind() && l.limit.Allow() {
 				due = time.After(l.jitter())
 			}
 		}
@@ -134,6 +138,14 @@ func (l *link) behind() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return ok && hint.Revision > l.revision
+}
+
+// ask wakes the loop.
+func (l *link) ask() {
+	select {
+	case l.asked <- struct{}{}:
+	default:
+	}
 }
 
 // hint is called by gossip; it only wakes.
@@ -167,6 +179,7 @@ func (l *link) disconnected(err error) (held bool) {
 	}
 	if !l.agent.cfg.Layers.NoStream && (l.connected || l.why != why) {
 		l.log.Warn("no stream to the server; trying again", "server", l.agent.enrolment.Server, "err", why)
+		l.ask() // the status shall say it
 	}
 	l.connected, l.why = false, why
 	return held

@@ -13,7 +13,7 @@ import (
 // A refused offer stays a problem until one is accepted.
 func (a *agent) reconcile(message *pb.Wanted) (problem string) {
 	if message != nil {
-		a.refused = ""
+		a.refused, a.considered = "", message.GetRevision()
 		if err := a.consider(message); err != nil {
 			a.log.Error("wanted state refused", "err", err)
 			a.refused = err.Error()

@@ -21,20 +21,40 @@ func (a *agent) identity() enrolment {
 	return a.enrolment
 }
 
-// renewIfDue renews the identity at two thirds of its life.
-func (l *link) renewIfDue(ctx context.Context) error {
-	e := l.agent.identity()
+// renewRetry is how often a renewal is tried on a stream that works: a third of
+// an identity's life is left for it.
+const renewRetry = time.Hour
+
+// renewal says when the identity is due, at two thirds of its life, and ends.
+func (e enrolment) renewal() (due, ends time.Time, err error) {
 	cert, err := x509.ParseCertificate(e.Cert)
 	if err != nil {
-		return fmt.Errorf("this host's identity is damaged: %w", err)
+		return due, ends, fmt.Errorf("this host's identity is damaged: %w", err)
 	}
-	due := e.Received.Add(cert.NotAfter.Sub(e.Received) * 2 / 3)
+	return e.Received.Add(cert.NotAfter.Sub(e.Received) * 2 / 3), cert.NotAfter, nil
+}
+
+// untilRenewal is how long a stream may be held.
+func (l *link) untilRenewal() time.Duration {
+	due, _, err := l.agent.identity().renewal()
+	if err != nil {
+		return renewRetry // the next visit says it
+	}
+	return max(due.Sub(l.agent.cfg.Now()), renewRetry)
+}
+
+// renewIfDue renews the identity when it is due.
+func (l *link) renewIfDue(ctx context.Context) error {
+	due, ends, err := l.agent.identity().renewal()
+	if err != nil {
+		return err
+	}
 	if l.agent.cfg.Now().Before(due) {
 		return nil
 	}
 	if err := l.renew(ctx); err != nil {
-		if l.agent.cfg.Now().Before(cert.NotAfter) {
-			l.log.Warn("identity not renewed yet; trying again", "ends", cert.NotAfter, "err", err)
+		if l.agent.cfg.Now().Before(ends) {
+			l.log.Warn("identity not renewed yet; trying again", "ends", ends, "err", err)
 			return nil // still good
 		}
 		return err

@@ -12,8 +12,8 @@ import (
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
-// visit opens a stream and holds it until it breaks; a short one ends when the
-// newest offer was answered.
+// visit opens a stream and holds it until it breaks or the identity must be
+// renewed; a short one ends when the newest offer was answered.
 func (l *link) visit(ctx context.Context, short bool) error {
 	if err := l.renewIfDue(ctx); err != nil {
 		return err
@@ -41,13 +41,26 @@ func (l *link) visit(ctx context.Context, short bool) error {
 	}
 	if status.Code(err) == codes.Unauthenticated {
 		// Perhaps expired while we were away; the server says.
-		return errors.Join(err, l.renew(context.WithoutCancel(ctx)))
+		if refused := l.renew(context.WithoutCancel(ctx)); refused != nil {
+			return refused
+		}
 	}
 	return err
 }
 
-// errStreamOver: the receiving side has the reason.
-var errStreamOver = errors.New("the stream is over")
+var (
+	// errStreamOver: the receiving side has the reason.
+	errStreamOver = errors.New("the stream is over")
+	// errRenewalDue: the stream is fine, but its identity shall be replaced.
+	errRenewalDue = errors.New("the identity must be renewed")
+)
+
+// answer is a report, and the revision of the newest offer that it takes into
+// account, accepted or not.
+type answer struct {
+	report   *pb.Report
+	revision uint64
+}
 
 type syncStream interface {
 	Send(*pb.SyncRequest) error
@@ -91,25 +104,26 @@ func (l *link) offered(w *pb.Wanted) {
 // send asks the loop for a report and sends the newest whenever there is one.
 func (l *link) send(ctx context.Context, stream syncStream, received <-chan error, short bool) error {
 	l.reports.take() // one from before this stream
-	select {
-	case l.asked <- struct{}{}:
-	default:
-	}
+	l.ask()
+	renewal := time.NewTimer(l.untilRenewal())
+	defer renewal.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case err := <-received:
 			return err
+		case <-renewal.C:
+			return errRenewalDue
 		case <-l.reports.nudge:
-			r := l.reports.take()
-			if r == nil {
+			a := l.reports.take()
+			if a == nil {
 				continue
 			}
-			if err := stream.Send(&pb.SyncRequest{Report: r}); err != nil {
+			if err := stream.Send(&pb.SyncRequest{Report: a.report}); err != nil {
 				return errStreamOver
 			}
-			if short && l.answers(r) {
+			if short && l.answers(a) {
 				return farewell(stream, received)
 			}
 		}
@@ -134,8 +148,8 @@ func farewell(stream syncStream, received <-chan error) error {
 }
 
 // answers: the report is about the newest offer.
-func (l *link) answers(r *pb.Report) bool {
+func (l *link) answers(a *answer) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.connected && r.GetRevision() == l.revision
+	return l.connected && a.revision == l.revision
 }

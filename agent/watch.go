@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strings"
 
 	"github.com/fsnotify/fsnotify"
 )
@@ -28,12 +29,12 @@ func watchDir(ctx context.Context, dir string, changed func()) error {
 			if !ok {
 				return nil
 			}
-			if e.Has(fsnotify.Create) || e.Has(fsnotify.Remove) {
+			if concerns(e.Name, dir) && (e.Has(fsnotify.Create) || e.Has(fsnotify.Remove)) {
 				if err := watchTree(w, dir); err != nil {
 					return err
 				}
 			}
-			if !e.Has(fsnotify.Chmod) || e.Op != fsnotify.Chmod {
+			if e.Op != fsnotify.Chmod && concerns(e.Name, dir) {
 				changed()
 			}
 		case err, ok := <-w.Errors:
@@ -43,6 +44,14 @@ func watchDir(ctx context.Context, dir string, changed func()) error {
 			return err
 		}
 	}
+}
+
+// concerns says whether path is dir, below it or above it. A parent that is
+// watched while dir is missing may be a busy place such as /tmp, and each wake
+// is a report to the server.
+func concerns(path, dir string) bool {
+	path, dir = filepath.Clean(path)+"/", filepath.Clean(dir)+"/"
+	return strings.HasPrefix(path, dir) || strings.HasPrefix(dir, path)
 }
 
 // watchTree adds dir and one level below it; if dir is missing, its nearest
