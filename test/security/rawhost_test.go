@@ -288,8 +288,13 @@ type forged struct {
 	notBefore, notAfter time.Time
 }
 
-// forge signs an identity for key.
+// forge makes an identity for key.
 func (ca pair) forge(t *testing.T, key *ecdsa.PrivateKey, f forged) *pair {
+	t.Helper()
+	return &pair{cert: ca.sign(t, key.Public(), f), key: key}
+}
+
+func (ca pair) sign(t *testing.T, public any, f forged) *x509.Certificate {
 	t.Helper()
 	if f.notAfter.IsZero() {
 		f.notBefore, f.notAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
@@ -300,9 +305,9 @@ func (ca pair) forge(t *testing.T, key *ecdsa.PrivateKey, f forged) *pair {
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{f.usage},
 		URIs: []*url.URL{{Scheme: "trustcast", Host: f.fleet, Path: f.path}},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, key.Public(), ca.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, public, ca.key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &pair{cert: parse(t, der), key: key}
+	return parse(t, der)
 }
