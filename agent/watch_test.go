@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -34,48 +35,30 @@ func TestWatchMissing(t *testing.T) {
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "certs.d")
 	ctx, cancel := context.WithCancel(t.Context())
-	var come, early atomic.Bool
-	woken, done := make(chan struct{}, 1), make(chan error, 1)
-	go func() {
-		done <- watchDir(ctx, dir, func() {
-			if !come.Load() {
-				early.Store(true)
-			}
-			select {
-			case woken <- struct{}{}:
-			default:
-			}
-		})
-	}()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
-	for deadline := time.After(30 * time.Second); ; { // until the watch is there
-		for range 20 {
-			if err := os.WriteFile(filepath.Join(parent, "busy.log"), []byte("x"), 0o600); err != nil {
+	defer cancel()
+	var woken atomic.Int64
+	done := make(chan error, 1)
+	go func() { done <- watchDir(ctx, dir, func() { woken.Add(1) }) }()
+	comeAndGo := func() { // until it is seen: at first there may be no watch yet
+		for before := woken.Load(); woken.Load() == before; time.Sleep(time.Millisecond) {
+			if err := errors.Join(os.Mkdir(dir, 0o755), os.Remove(dir)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		come.Store(true)
-		if err := os.Mkdir(dir, 0o755); err != nil {
+	}
+	comeAndGo()
+	const busy = 10000
+	for range busy {
+		if err := os.WriteFile(filepath.Join(parent, "busy.log"), []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		select {
-		case <-woken:
-			if early.Load() {
-				t.Error("a file beside it woke the agent")
-			}
-			return
-		case <-deadline:
-			t.Fatal("its coming woke nobody")
-		case <-time.After(50 * time.Millisecond): // it was made before the watch
-			come.Store(false)
-			if err := os.Remove(dir); err != nil {
-				t.Fatal(err)
-			}
-		}
+	}
+	comeAndGo()
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := woken.Load(); n > busy/2 {
+		t.Errorf("the agent was woken %d times", n)
 	}
 }
