@@ -47,7 +47,7 @@ func TestWatchMissing(t *testing.T) {
 		}
 	}
 	comeAndGo()
-	const busy = 10000
+	const busy = 1000
 	for range busy {
 		if err := os.WriteFile(filepath.Join(parent, "busy.log"), []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
