@@ -289,12 +289,12 @@ type forged struct {
 }
 
 // forge makes an identity for key.
-func (ca pair) forge(t *testing.T, key *ecdsa.PrivateKey, f forged) *pair {
+func (p pair) forge(t *testing.T, key *ecdsa.PrivateKey, f forged) *pair {
 	t.Helper()
-	return &pair{cert: ca.sign(t, key.Public(), f), key: key}
+	return &pair{cert: p.sign(t, key.Public(), f), key: key}
 }
 
-func (ca pair) sign(t *testing.T, public any, f forged) *x509.Certificate {
+func (p pair) sign(t *testing.T, public any, f forged) *x509.Certificate {
 	t.Helper()
 	if f.notAfter.IsZero() {
 		f.notBefore, f.notAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
@@ -305,7 +305,7 @@ func (ca pair) sign(t *testing.T, public any, f forged) *x509.Certificate {
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{f.usage},
 		URIs: []*url.URL{{Scheme: "trustcast", Host: f.fleet, Path: f.path}},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, public, ca.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, p.cert, public, p.key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -118,7 +118,7 @@ func TestTokensThatAreNoGood(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), ".json"); !e.IsDir() && !(ok && slices.Contains([]string{"authority", "control", "site", "users"}, name)) {
+		if !e.IsDir() && !slices.Contains([]string{"authority.json", "control.json", "site.json", "users.json"}, e.Name()) {
 			t.Errorf("somebody wrote %s among the records", e.Name())
 		}
 	}
