@@ -43,6 +43,29 @@ func TestThreeRotationsInARow(t *testing.T) {
 	})
 }
 
+// TestAllAtOnce: 50 hosts, 20 % of packets lost, three rotations in a row. Each
+// has the server restarted and a new host joining in another phase, while one
+// host is down and comes back in the next rotation.
+func TestAllAtOnce(t *testing.T) {
+	simulate(t, 50, agent.Layers{}, func(w *world) {
+		w.gossip.SetLoss(0.2)
+		for i, phase := range []string{"staged", "switched", "retiring"} {
+			away := fmt.Sprintf("host-%d", i)
+			w.stopAgent(away)
+			w.rotateWithin(30 * time.Second)
+			w.reach(phase)
+			w.restartServer()
+			w.addHost(fmt.Sprintf("host-%d", 90+i), agent.Layers{})
+			w.until("the rotation ends", 20*time.Minute, idleAt(uint64(3+2*i)))
+			if err := w.pull(w.host(away)); err != nil {
+				w.t.Errorf("the sleeper %s cannot pull: %v", away, err)
+			}
+			w.startAgent(away)
+			w.until("all hosts trust", 5*time.Minute, trusted(51+i))
+		}
+	})
+}
+
 // TestServerRestartInEachPhase: the record carries on, nobody is assumed absent.
 func TestServerRestartInEachPhase(t *testing.T) {
 	for _, phase := range []string{"staged", "switched", "retiring"} {
@@ -50,11 +73,7 @@ func TestServerRestartInEachPhase(t *testing.T) {
 			simulate(t, 10, agent.Layers{}, func(w *world) {
 				w.gossip.SetLoss(0.2)
 				w.rotate()
-				for p := range w.steps {
-					if p == phase {
-						break
-					}
-				}
+				w.reach(phase)
 				w.restartServer()
 				w.until("the rotation ends", 10*time.Minute, idleAt(3))
 				w.until("all hosts trust", 5*time.Minute, trusted(10))
@@ -71,12 +90,8 @@ func TestHostJoinsInEachPhase(t *testing.T) {
 		t.Run(phase, func(t *testing.T) {
 			simulate(t, 5, agent.Layers{}, func(w *world) {
 				w.rotate()
-				for p := range w.steps {
-					if p == phase {
-						w.cutLink("host-0", true)
-						break
-					}
-				}
+				w.reach(phase)
+				w.cutLink("host-0", true)
 				w.addHost("host-90", agent.Layers{})
 				w.until("the new host trusts", time.Minute, func(s *pb.Status) bool {
 					for _, h := range s.GetHosts() {

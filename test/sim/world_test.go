@@ -310,6 +310,22 @@ func (w *world) until(what string, limit time.Duration, ok func(*pb.Status) bool
 	}
 }
 
+// reach waits for the transition into a phase.
+func (w *world) reach(phase string) {
+	w.t.Helper()
+	limit := time.After(10 * time.Minute)
+	for {
+		select {
+		case p := <-w.steps:
+			if p == phase {
+				return
+			}
+		case <-limit:
+			w.t.Fatalf("the rotation does not get to %s", phase)
+		}
+	}
+}
+
 func idleAt(generation uint64) func(*pb.Status) bool {
 	return func(s *pb.Status) bool {
 		return s.GetRotation().GetPhase() == "idle" && s.GetGeneration() >= generation
