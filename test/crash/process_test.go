@@ -72,6 +72,14 @@ func (p *process) kill() {
 	<-p.done
 }
 
+// terminate asks the whole group to end and waits for it.
+func (p *process) terminate() error {
+	if err := syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM); err != nil {
+		return err
+	}
+	return until(p.name+" ends", func() (bool, string) { return p.ended(), p.out.String() })
+}
+
 // ended says whether the process has.
 func (p *process) ended() bool {
 	select {

@@ -20,9 +20,13 @@ import (
 // agents is how many hosts a fleet has: two can differ.
 const agents = 2
 
-// tick is short, so that evidence is asked for often, and long enough that two
-// busy cores do not let it go stale.
-const tick = "500ms"
+// Ticks: the usual one is short, so that evidence is asked for often, and long
+// enough that two busy cores do not let it go stale. With the slow one, nobody
+// says anything by the clock while a test looks.
+const (
+	usualTick = "500ms"
+	slowTick  = "30s"
+)
 
 // site is one registry with its hosts on this machine: directories, addresses,
 // processes. It shares nothing with other sites but the programs.
@@ -34,7 +38,9 @@ type site struct {
 	// takes a port while the server is down.
 	host                   string
 	registry, grpc, gossip string
-	token                  string
+	token, tick            string
+	// tracer is put in front of a program's command line, by the program's name.
+	tracer func(name string) []string
 
 	server *process
 	agents [agents]*process
@@ -82,7 +88,7 @@ func newSite(t *testing.T, build func() (string, error)) *site {
 	must(t, err)
 	dir, err := os.MkdirTemp("", "tc-") // t.TempDir is too long for the admin socket
 	must(t, err)
-	s := &site{t: t, programs: programs, dir: dir}
+	s := &site{t: t, programs: programs, dir: dir, tick: usualTick, tracer: func(string) []string { return nil }}
 	t.Cleanup(func() {
 		s.stop()
 		if t.Failed() {
@@ -134,7 +140,7 @@ func (s *site) initArgs() []string { return []string{"init", "--domain", s.regis
 func (s *site) serverArgs() []string {
 	return []string{filepath.Join(s.programs, "trustcast"), "server", "--data-dir", s.serverDir(),
 		"--listen", s.registry, "--grpc-listen", s.grpc, "--gossip-listen", s.gossip, "--http-listen", "off",
-		"--tick", tick, "--deadline", "1m"}
+		"--tick", s.tick, "--deadline", "1m"}
 }
 
 // agentArgs is the command line of an agent: verb is run or join.
@@ -146,7 +152,7 @@ func (s *site) agentArgs(i int, verb string) []string {
 // startServer starts it and waits until it serves, or has crashed (ok false).
 func (s *site) startServer(crash crash) (ok bool) {
 	s.t.Helper()
-	p, err := start("server", s.env(crash.env()...), s.serverArgs(), s.down)
+	p, err := start("server", s.env(crash.env()...), append(s.tracer("server"), s.serverArgs()...), s.down)
 	must(s.t, err)
 	s.server = p
 	s.close = append(s.close, p.kill)
@@ -176,7 +182,7 @@ func (s *site) connect() {
 // startAgent runs an agent in the background.
 func (s *site) startAgent(i int, crash crash) {
 	s.t.Helper()
-	p, err := start(hostName(i), s.env(crash.env()...), s.agentArgs(i, "run"), func(*process) {})
+	p, err := start(hostName(i), s.env(crash.env()...), append(s.tracer(hostName(i)), s.agentArgs(i, "run")...), func(*process) {})
 	must(s.t, err)
 	s.agents[i] = p
 	s.close = append(s.close, p.kill)
