@@ -152,7 +152,7 @@ func (s *site) judgeServer(calls []call) (int, error) {
 func (s *site) judgeAgent(i int, calls []call) (int, error) {
 	state, problems := changes(calls, s.agentDir(i))
 	installed, more := changes(calls, s.certsDir(i))
-	all := append(state, installed...)
+	all := slices.Concat(state, installed)
 	name := func(file string) string { return hostName(i) + "/" + file }
 	ca := s.registry + "/ca.crt"
 	problems = errors.Join(problems, more, counted(all, map[string]int{
