@@ -171,7 +171,7 @@ func TestStreamEndsWithItsIdentity(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.report(&pb.Report{})
-	if got := s.end(); got != codes.Unauthenticated {
+	if got, _ := s.end(); got != codes.Unauthenticated {
 		t.Errorf("a stream of the replaced key ended with %v, want %v", got, codes.Unauthenticated)
 	}
 }

@@ -178,14 +178,16 @@ func (s *rawStream) wanted() *pb.Wanted {
 	return m.GetWanted()
 }
 
-// end reads until the stream ends and returns why; Canceled if it does not end
-// by itself.
-func (s *rawStream) end() codes.Code {
+// end reads until the stream ends, and returns why and the newest generation
+// that was sent; Canceled if it does not end by itself.
+func (s *rawStream) end() (code codes.Code, newest uint64) {
 	defer time.AfterFunc(patience, s.cancel).Stop()
 	for {
-		if _, err := s.Recv(); err != nil {
-			return status.Code(err)
+		m, err := s.Recv()
+		if err != nil {
+			return status.Code(err), newest
 		}
+		newest = max(newest, m.GetWanted().GetGeneration())
 	}
 }
 
