@@ -116,6 +116,17 @@ func told(calls []call, some []change, m message) (problems error) {
 	return problems
 }
 
+// silent: no message leaves from the first change of a step to the end of its
+// last one.
+func silent(calls []call, first, last change, m message) error {
+	for _, c := range calls {
+		if m.is(c) && c.begin > first.act.begin && c.begin <= last.sync.end {
+			return fmt.Errorf("line %d: a message of %d bytes left between the changes of %s and %s", c.begin, c.result, first.path, last.path)
+		}
+	}
+	return nil
+}
+
 // before: every change of the one kind lasts before the next of the other kind
 // begins, and there is a next one.
 func before(first, then []change) (problems error) {
