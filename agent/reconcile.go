@@ -124,13 +124,16 @@ func (a *agent) handshakes(ctx context.Context, fingerprint certs.Fingerprint, r
 		return
 	}
 	*p = proof{revision: a.wanted.revision, fingerprint: fingerprint}
+	parent := ctx
+	ctx, cancel := context.WithTimeout(ctx, handshakesLimit)
+	defer cancel()
 	var why string
 	if next {
 		p.probe, p.problem = a.shake(ctx, a.names, a.wanted.leaves, roots, true, a.wanted.fallback)
 	}
 	p.live, why = a.shake(ctx, a.names, a.wanted.leaves, roots, false, a.wanted.fallback)
 	p.problem = firstOf(p.problem, why)
-	if ctx.Err() != nil {
+	if parent.Err() != nil {
 		*p = proof{} // cut short
 	}
 }

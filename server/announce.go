@@ -88,14 +88,20 @@ func export(path string, pem []byte) error {
 	return durable.WriteFile(path, pem, 0o644)
 }
 
-// forgetSilent drops hosts that gave no sign for fleet.ForgetAfter.
+// forgetSilent drops hosts that gave no sign for fleet.ForgetAfter, and removed
+// ones that long after their identity's end.
 func (n *node) forgetSilent() {
+	for _, h := range n.identity.Removed() {
+		if time.Since(h.Ends) < fleet.ForgetAfter {
+			continue
+		}
+		if err := n.identity.Forget(h.ID); err != nil {
+			n.log.Error("removed host not forgotten", "host", h.Name, "err", err)
+		}
+	}
 	for _, h := range n.identity.Hosts() {
 		s := n.fleet.State(h.ID)
-		last := s.LastSeen
-		if last.Before(h.Enrolled) {
-			last = h.Enrolled
-		}
+		last := latest(s.LastSeen, h.Enrolled)
 		if s.Present || time.Since(last) < fleet.ForgetAfter {
 			continue
 		}
@@ -154,7 +160,7 @@ func (n *node) reports() []authority.HostReport {
 	for i, h := range hosts {
 		s := n.fleet.State(h.ID)
 		out[i] = authority.HostReport{
-			ID: h.ID, Name: h.Name, Covered: s.Covered, Present: s.Present,
+			ID: h.ID, Name: h.Name, Covered: s.Covered, Present: s.Present, Connected: s.Connected,
 			Evidence: s.Evidence, Received: s.Received,
 		}
 	}

@@ -141,7 +141,7 @@ func (a *adminAPI) RotateCA(ctx context.Context, req *pb.RotateCARequest) (*pb.R
 		return nil, reply(fmt.Errorf("%w: --deadline %s: give a positive duration, for example 10m", identity.ErrInvalid, patience))
 	}
 	number, generation, err := n.authority.Rotate(by, patience)
-	adjusts := len(skip) > 0 || patience > 0
+	adjusts := n.authority.UnderWay() && (len(skip) > 0 || patience > 0)
 	if err != nil && !adjusts {
 		return nil, reply(err)
 	}

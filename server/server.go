@@ -161,6 +161,11 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 	if n.fleet, err = fleet.Open(fleet.Config{Records: n.store, GoneAfter: cfg.GoneAfter, Alive: n.gossipSees, Changed: n.nudge}); err != nil {
 		return nil, err
 	}
+	for _, h := range n.identity.Removed() { // a crash may have come between the two
+		if err := n.fleet.Drop(h.ID); err != nil {
+			return nil, err
+		}
+	}
 	if err := n.openAuthority(keys); err != nil {
 		return nil, err
 	}

@@ -122,7 +122,11 @@ func (n *node) warnings(s *pb.Status) []string {
 	if n.cfg.GossipListen != off && n.gossip == nil {
 		out = append(out, "gossip is off because its port could not be opened: see the log, or give another --gossip-listen")
 	}
-	if left := time.Until(s.GetServing().GetCaNotAfter().AsTime()); left < warnBefore && n.cfg.CALife > 2*warnBefore {
+	left := time.Until(s.GetServing().GetCaNotAfter().AsTime())
+	switch {
+	case left <= 0:
+		out = append(out, "the registry CA has ended and no pull works: replace it with `trustcast ca rotate`, passing over the hosts with --skip; they get the new one afterwards")
+	case left < warnBefore && n.cfg.CALife > 2*warnBefore:
 		out = append(out, fmt.Sprintf("the registry CA ends in %d days: rotate it with `trustcast ca rotate`", int(left.Hours()/24)))
 	}
 	return out

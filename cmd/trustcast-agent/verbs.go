@@ -98,7 +98,7 @@ func (a *app) run() command {
 
 func (a *app) leave() command {
 	return command{
-		name: "leave", short: "Remove the CA and the identity from this host, and put back what was there before",
+		name: "leave", short: "Remove the CA and the identity from this host; what others put there stays",
 		example: "  trustcast-agent leave",
 		define: func(flags *flag.FlagSet) func(context.Context, []string) error {
 			var f hostFlags
@@ -107,12 +107,12 @@ func (a *app) leave() command {
 				if err := extra(args, 0, "leave"); err != nil {
 					return err
 				}
-				restored, err := agent.Leave(ctx, agent.Config{DataDir: f.dataDir, DockerCertsDir: f.certsDir, Version: version})
+				removed, err := agent.Leave(ctx, agent.Config{DataDir: f.dataDir, DockerCertsDir: f.certsDir, Version: version})
 				if err != nil {
 					return err
 				}
-				for _, path := range restored {
-					if _, err := fmt.Fprintf(a.stdout, "restored %s\n", path); err != nil {
+				for _, path := range removed {
+					if _, err := fmt.Fprintf(a.stdout, "removed %s\n", path); err != nil {
 						return err
 					}
 				}

@@ -25,6 +25,8 @@ import (
 type HostReport struct {
 	ID, Name                  string
 	Removed, Covered, Present bool
+	// Connected: a stream is open.
+	Connected bool
 	// Evidence of the newest stream, nil for none, and when it was received.
 	Evidence *certs.Evidence
 	Received time.Time
@@ -69,6 +71,8 @@ type Authority struct {
 	serving   Serving // what the edge was last given
 	published uint64  // the Rotation.Rev of it; 0: nothing yet
 	complaint string  // last error of Run, to log each only once
+	// doomed are keys that the record forgot and that are still to be destroyed.
+	doomed []records.KeyID
 }
 
 // Create makes the first CA and its leaves and writes the record. It refuses to
@@ -166,6 +170,9 @@ func (a *Authority) pause() time.Duration {
 func (a *Authority) step(now time.Time) (again bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if err := a.destroy(); err != nil {
+		return false, err
+	}
 	if err := a.publish(); err != nil {
 		return false, err
 	}

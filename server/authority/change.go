@@ -36,10 +36,18 @@ func (a *Authority) write(rec record, event string) error {
 	a.rec, a.rev, a.wanted = rec, rev, wanted
 	r := rec.Rotation
 	a.cfg.Log.Info("rotation", "phase", r.Phase, "event", event, "rotation", r.Number, "generation", r.Generation, "revision", r.Rev)
-	for _, id := range forgotten {
-		if err := a.cfg.Keys.Destroy(id); err != nil {
+	a.doomed = append(a.doomed, forgotten...)
+	return a.destroy()
+}
+
+// destroy destroys the keys that the record forgot; what fails is tried again at
+// the next step, and at the next start.
+func (a *Authority) destroy() error {
+	for len(a.doomed) > 0 {
+		if err := a.cfg.Keys.Destroy(a.doomed[0]); err != nil {
 			return err
 		}
+		a.doomed = a.doomed[1:]
 	}
 	return nil
 }
@@ -91,6 +99,9 @@ func eventOf(before, after Rotation) string {
 	}
 }
 
+// maxNamed bounds the hosts that one line of the history names.
+const maxNamed = 20
+
 // passedOver names the hosts that a step did not wait for.
 func passedOver(next Rotation, v View) string {
 	var names []string
@@ -101,6 +112,9 @@ func passedOver(next Rotation, v View) string {
 	}
 	if len(names) == 0 {
 		return ""
+	}
+	if more := len(names) - maxNamed; more > 0 {
+		return fmt.Sprintf("not waited for: %v and %d more", names[:maxNamed], more)
 	}
 	return fmt.Sprintf("not waited for: %v", names)
 }

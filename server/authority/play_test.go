@@ -19,7 +19,9 @@ type play struct {
 	stuck   bool // the edge takes nothing new
 	hosts   []*actor
 	out     strings.Builder
-	broken  string // the first invariant about a step that did not hold
+	// wasCovered before the last event, by name.
+	wasCovered map[string]bool
+	broken     string // the first invariant about a step that did not hold
 }
 
 // actor is a host: what is on its disk, and what it reported last.
@@ -29,6 +31,7 @@ type actor struct {
 	gen     uint64 // the generation they belong to
 	at      time.Time
 	refuses bool
+	broken  bool // something in certs.d makes Docker fail every pull
 }
 
 const (
@@ -37,7 +40,7 @@ const (
 )
 
 func newPlay() *play {
-	p := &play{rec: First(), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	p := &play{rec: First(), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), wasCovered: map[string]bool{}}
 	p.settle()
 	return p
 }
@@ -46,6 +49,7 @@ func (p *play) view() View {
 	v := View{Now: p.now, Tick: playTick, Serving: p.serving}
 	for _, h := range p.hosts {
 		seen := h.Host
+		seen.Connected = h.Present
 		if h.Evidence != nil {
 			e := *h.Evidence
 			e.Age = p.now.Sub(h.at)
@@ -106,7 +110,10 @@ func (p *play) install(h *actor) { h.disk, h.gen = p.rec.Bundle, p.rec.Generatio
 func (p *play) ack(h *actor) {
 	e := &Evidence{
 		Revision: p.rec.Rev, Number: p.rec.Number, Generation: h.gen, Bundle: h.disk,
-		Offline: true, Live: certs.OK,
+		Offline: !h.broken, Live: certs.OK,
+	}
+	if h.broken {
+		e.Problem = "x.crt is a directory"
 	}
 	if p.rec.Phase == Staged {
 		e.Probe = certs.OK
@@ -214,6 +221,8 @@ func (p *play) do(line string) error {
 		h.Evidence.Probe, h.Evidence.Live = certs.Unreachable, certs.Unreachable
 	case "refuse", "mend":
 		p.actor(f[1]).refuses = f[0] == "refuse"
+	case "break", "tidy":
+		p.actor(f[1]).broken = f[0] == "break"
 	case "gone", "back":
 		for _, name := range f[1:] {
 			p.actor(name).Present = f[0] == "back"

@@ -67,6 +67,13 @@ func (a *Authority) Publish() error {
 	return a.publish()
 }
 
+// UnderWay says whether a rotation is between its start and its end.
+func (a *Authority) UnderWay() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rec.Rotation.Phase != Idle
+}
+
 // Settled says whether the edge serves what the record says.
 func (a *Authority) Settled() bool {
 	a.mu.Lock()

@@ -106,12 +106,10 @@ func (a *Authority) renewLeaves(id CAID, now time.Time) error {
 	}
 	for _, l := range old {
 		if l.CA == id {
-			if err := a.cfg.Keys.Destroy(l.Key); err != nil {
-				return err
-			}
+			a.doomed = append(a.doomed, l.Key)
 		}
 	}
-	return nil
+	return a.destroy()
 }
 
 // Window is a daily span of time, in UTC. The zero value is always open.

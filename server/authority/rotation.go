@@ -94,6 +94,8 @@ type Evidence struct {
 type Host struct {
 	ID, Name                  string
 	Removed, Covered, Present bool
+	// Connected: a stream is open, or was seen a moment ago.
+	Connected bool
 	// Evidence came over the newest stream; nil: none.
 	Evidence *Evidence
 }
@@ -184,6 +186,8 @@ func (r Rotation) TakeBack() (Rotation, error) {
 		return n, nil
 	case r.Phase == Idle:
 		return r, fmt.Errorf("%w: no rotation is under way, nothing to take back", ErrNotNow)
+	case r.Phase == Retiring:
+		return r, fmt.Errorf("%w: rotation %d is ending, only one CA is left; wait for the hosts that `trustcast status` names", ErrNotNow, r.Number)
 	default:
 		return r, fmt.Errorf("%w: the new CA serves already (%s); let the rotation end and start another with `trustcast ca rotate`", ErrNotNow, r.Phase)
 	}

@@ -21,7 +21,7 @@ func (a *Authority) view(now time.Time) View {
 	}
 	wanted := a.wanted.Bundle.Fingerprint()
 	for _, h := range a.cfg.Hosts() {
-		host := Host{ID: h.ID, Name: h.Name, Removed: h.Removed, Covered: h.Covered, Present: h.Present}
+		host := Host{ID: h.ID, Name: h.Name, Removed: h.Removed, Covered: h.Covered, Present: h.Present, Connected: h.Connected}
 		if e := h.Evidence; e != nil {
 			host.Evidence = &Evidence{
 				Revision: e.Revision, Number: e.Rotation, Generation: e.Generation,

@@ -3,6 +3,7 @@ package authority
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/trustcast/trustcast/certs"
 )
@@ -47,12 +48,16 @@ func (r Rotation) Waiting(v View) []Wait {
 func (r Rotation) lacks(h Host, v View, phase Phase) (lack string, refused bool) {
 	e := h.Evidence
 	switch {
+	case e == nil && h.Present && !h.Connected:
+		return "is not connected, and has not reported since this server started", false
 	case e == nil && h.Present:
-		return "has not reported since it connected, or since this server started", false
+		return "has not reported since it connected", false
 	case e == nil:
 		return "is gone and has not reported", false
+	case e.Age >= 2*v.Tick && !h.Connected:
+		return fmt.Sprintf("is not connected, its last report is %s old", e.Age.Round(time.Second)), false
 	case e.Age >= 2*v.Tick:
-		return fmt.Sprintf("its last report is %s old", e.Age.Round(1e9)), false
+		return fmt.Sprintf("its last report is %s old", e.Age.Round(time.Second)), false
 	case e.Number != r.Number || e.Generation != r.Generation || !slices.Equal(e.Bundle, r.Bundle):
 		return fmt.Sprintf("has generation %d of rotation %d on disk, wanted is %d of %d%s", e.Generation, e.Number, r.Generation, r.Number, because(e)), e.Problem != ""
 	}
@@ -100,6 +105,8 @@ func (r Rotation) advice(h Host, refused bool) string {
 	switch {
 	case !h.Present:
 		return fmt.Sprintf("start the agent there, %s; without either it is waited for until %s", pass, r.Deadline.UTC().Format("15:04:05 MST"))
+	case !h.Connected:
+		return "see whether the agent runs there and reaches this server, " + pass
 	case refused && r.Phase == Staged:
 		return "mend the host, " + pass + ", or take the rotation back: trustcast ca rollback"
 	case refused:

@@ -35,7 +35,9 @@ type chains struct {
 //
 // Every pair is checked first: the key is the leaf's, the leaf has the name and
 // is valid now, each certificate is issued by the one after it. On any error
-// nothing changes, neither current nor next.
+// nothing changes, neither current nor next. Only a current leaf may have ended:
+// serving it is no worse than serving nobody, and a rotation must be able to
+// replace it.
 func (e *Edge) Publish(current, next map[string]*tls.Certificate) error {
 	e.publishing.Lock()
 	defer e.publishing.Unlock()
@@ -122,13 +124,21 @@ func check(pair *tls.Certificate, name string, now time.Time, protocol string) (
 		return nil, errors.New("its name has upper-case letters")
 	case now.Before(leaf.NotBefore):
 		return nil, fmt.Errorf("it is valid only from %s", leaf.NotBefore.UTC().Format(time.RFC3339))
-	case now.After(leaf.NotAfter):
+	case now.After(leaf.NotAfter) && protocol == NextProtocol:
 		return nil, fmt.Errorf("it ended on %s", leaf.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if err := leaf.VerifyHostname(name); err != nil && !passWrongName(protocol) {
 		return nil, err
 	}
 	return leaf, checkLinks(chain, now)
+}
+
+// lastDay is now, or the leaf's end if that is over: its dates were judged.
+func lastDay(leaf *x509.Certificate, now time.Time) time.Time {
+	if now.After(leaf.NotAfter) {
+		return leaf.NotAfter
+	}
+	return now
 }
 
 func checkKey(key crypto.PrivateKey, leaf *x509.Certificate) error {
@@ -169,7 +179,7 @@ func checkLinks(chain []*x509.Certificate, now time.Time) error {
 		between.AddCert(link)
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{
-		Roots: oldest, Intermediates: between, CurrentTime: now,
+		Roots: oldest, Intermediates: between, CurrentTime: lastDay(chain[0], now),
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {

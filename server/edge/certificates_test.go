@@ -50,7 +50,6 @@ func TestPublishRefusesAndKeepsTheOld(t *testing.T) {
 		"no key":              {map[string]*tls.Certificate{domain: &keyless}, "private key"},
 		"another name":        {map[string]*tls.Certificate{domain: pair(t, f.ca, alias, day)}, "valid for mirror.test"},
 		"upper case":          {map[string]*tls.Certificate{domain: pair(t, f.ca, domain, day), "Mirror.test": pair(t, f.ca, alias, day)}, "upper-case"},
-		"ended":               {map[string]*tls.Certificate{domain: pair(t, f.ca, domain, time.Minute)}, "ended on"},
 		"link of another CA":  {map[string]*tls.Certificate{domain: pair(t, ca3, domain, day, link)}, "link 1"},
 		"link without rights": {map[string]*tls.Certificate{domain: pair(t, ca2, domain, day, noCA)}, "link 1"},
 		"links out of order":  {map[string]*tls.Certificate{domain: pair(t, ca3, domain, day, link, follow(t, ca2, ca3))}, "link 1"},
@@ -229,5 +228,18 @@ func TestNoResumption(t *testing.T) {
 	}
 	if _, err := f.handshake(t, &tls.Config{ServerName: domain, RootCAs: pool(f.ca), MaxVersion: tls.VersionTLS11}); err == nil {
 		t.Error("TLS 1.1 was served")
+	}
+}
+
+// TestEndedLeaf: a leaf that ended is not offered as the next one, but goes on
+// being served: a rotation must be able to replace it.
+func TestEndedLeaf(t *testing.T) {
+	f := newFront(t, ok)
+	ended := map[string]*tls.Certificate{domain: pair(t, f.ca, domain, time.Minute)}
+	if err := f.Publish(pairs(t, f.ca), ended); err == nil || !strings.Contains(err.Error(), "ended on") {
+		t.Errorf("as next: %v", err)
+	}
+	if err := f.Publish(ended, nil); err != nil {
+		t.Errorf("as current: %v", err)
 	}
 }

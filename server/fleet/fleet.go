@@ -24,9 +24,9 @@ const (
 	// answerWithin is how long an older stream of the same identity may take
 	// to show that it lives before a newer one replaces it.
 	answerWithin = 5 * time.Second
-	// seenEvery is how often "last seen" is written: it only serves to forget
-	// hosts that were silent for ForgetAfter.
-	seenEvery = 24 * time.Hour
+	// seenEvery is how often "last seen" is written while a host reports; the
+	// end of a stream is written too.
+	seenEvery = time.Hour
 	// ForgetAfter is when a silent host is forgotten (DESIGN §5.2).
 	ForgetAfter = 90 * 24 * time.Hour
 )

@@ -99,6 +99,10 @@ func (s *Stream) Close() {
 	if h := f.hosts[s.id]; h != nil && h.stream == s { // nil: the host was removed
 		h.stream = nil
 		h.lastSign = time.Now()
+		// Best effort: a lost "last seen" is an hour off at most.
+		rec := h.rec
+		rec.LastSeen = h.lastSign.UTC()
+		_ = f.put(s.id, h, rec)
 	}
 	f.mu.Unlock()
 	s.end()

@@ -57,6 +57,19 @@ func (i *Identity) Hosts() []Host {
 	return out
 }
 
+// Removed lists the removed hosts that are still on record.
+func (i *Identity) Removed() []Host {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var out []Host
+	for _, h := range i.hosts {
+		if h.Removed {
+			out = append(out, h.host())
+		}
+	}
+	return out
+}
+
 // Host finds a host that is not removed by name or ID.
 func (i *Identity) Host(nameOrID string) (Host, error) {
 	i.mu.Lock()

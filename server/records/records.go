@@ -178,6 +178,9 @@ func (s *Store) Put(name string, rev uint64, value any) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("encode record %s: %w", name, err)
 	}
+	if len(data) > maxRecord {
+		return 0, fmt.Errorf("write record %s: it has %d bytes and the next start reads at most %d", name, len(data), maxRecord)
+	}
 	path := s.path(name)
 	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return 0, fmt.Errorf("write record %s: %w", name, err)
