@@ -109,7 +109,7 @@ func (s series) run(t *testing.T) {
 				}
 			})
 			for range attempts {
-				if s.strike(t, crash{at: at, log: filepath.Join(t.TempDir(), "points")}) {
+				if s.strike(t, crash{at: at, log: filepath.Join(scratch(t), "points")}) {
 					crashes.Add(1)
 					return
 				}
@@ -123,8 +123,8 @@ func (s series) run(t *testing.T) {
 // points are those of two runs: what came only once is a matter of chance, as a
 // status that is written when it changes.
 func (s series) points(t *testing.T) []string {
-	first := s.find(t, filepath.Join(t.TempDir(), "points"))
-	second := s.find(t, filepath.Join(t.TempDir(), "points"))
+	first := s.find(t, filepath.Join(scratch(t), "points"))
+	second := s.find(t, filepath.Join(scratch(t), "points"))
 	var both, once []string
 	for _, p := range first {
 		if slices.Contains(second, p) {

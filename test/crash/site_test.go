@@ -86,8 +86,7 @@ func newSite(t *testing.T, build func() (string, error)) *site {
 	t.Helper()
 	programs, err := build()
 	must(t, err)
-	dir, err := os.MkdirTemp("", "tc-") // t.TempDir is too long for the admin socket
-	must(t, err)
+	dir := scratch(t) // t.TempDir is too long for the admin socket
 	s := &site{t: t, programs: programs, dir: dir, tick: usualTick, tracer: func(string) []string { return nil }}
 	t.Cleanup(func() {
 		s.stop()

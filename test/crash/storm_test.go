@@ -20,7 +20,7 @@ func TestAgentStorm(t *testing.T) { storm(t, inAgent, "trusted.json-2-before-ren
 func storm(t *testing.T, w whom, first string) {
 	t.Parallel()
 	s := newSite(t, crashing)
-	c := crash{at: first, log: filepath.Join(t.TempDir(), "points-0")}
+	c := crash{at: first, log: filepath.Join(scratch(t), "points-0")}
 	s.open(w, c)
 	p := s.startProbe()
 	_, err := s.trustcast("ca", "rotate")
@@ -29,7 +29,7 @@ func storm(t *testing.T, w whom, first string) {
 	for ; s.awaitCrash(w, c); crashes++ {
 		must(t, c.struck(s.victim(w)))
 		n := strconv.Itoa(crashes + 1)
-		c = crash{at: n, log: filepath.Join(t.TempDir(), "points-"+n)}
+		c = crash{at: n, log: filepath.Join(scratch(t), "points-"+n)}
 		if w == inAgent {
 			s.startAgent(0, c)
 		} else {
