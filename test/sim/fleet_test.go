@@ -1,7 +1,10 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -26,6 +29,7 @@ func simulate(t *testing.T, hosts int, layers agent.Layers, play func(w *world))
 			w.addHost(fmt.Sprintf("host-%d", i), layers)
 		}
 		w.until("the fleet joins", 5*time.Minute, has(hosts))
+		w.negativeControl()
 		play(w)
 	})
 }
@@ -57,7 +61,7 @@ func TestAllAtOnce(t *testing.T) {
 			w.restartServer()
 			w.addHost(fmt.Sprintf("host-%d", 90+i), agent.Layers{})
 			w.until("the rotation ends", 20*time.Minute, idleAt(uint64(3+2*i)))
-			if err := w.pull(w.host(away)); err != nil {
+			if made, err := w.pull(w.host(away)); err != nil || !made {
 				w.t.Errorf("the sleeper %s cannot pull: %v", away, err)
 			}
 			w.startAgent(away)
@@ -72,9 +76,10 @@ func TestServerRestartInEachPhase(t *testing.T) {
 		t.Run(phase, func(t *testing.T) {
 			simulate(t, 10, agent.Layers{}, func(w *world) {
 				w.gossip.SetLoss(0.2)
-				w.rotate()
-				w.reach(phase)
+				w.rotateAndHold(phase)
 				w.restartServer()
+				w.stays(phase)
+				w.release()
 				w.until("the rotation ends", 10*time.Minute, idleAt(3))
 				w.until("all hosts trust", 5*time.Minute, trusted(10))
 			})
@@ -89,9 +94,7 @@ func TestHostJoinsInEachPhase(t *testing.T) {
 	for _, phase := range []string{"staged", "switched", "retiring"} {
 		t.Run(phase, func(t *testing.T) {
 			simulate(t, 5, agent.Layers{}, func(w *world) {
-				w.rotate()
-				w.reach(phase)
-				w.cutLink("host-0", true)
+				w.rotateAndHold(phase)
 				w.addHost("host-90", agent.Layers{})
 				w.until("the new host trusts", time.Minute, func(s *pb.Status) bool {
 					for _, h := range s.GetHosts() {
@@ -101,7 +104,8 @@ func TestHostJoinsInEachPhase(t *testing.T) {
 					}
 					return false
 				})
-				w.cutLink("host-0", false)
+				w.stays(phase)
+				w.release()
 				w.until("the rotation ends", 10*time.Minute, idleAt(3))
 				w.until("all hosts trust", 5*time.Minute, trusted(6))
 			})
@@ -124,12 +128,51 @@ func TestAgentDownAndBack(t *testing.T) {
 		if waited := time.Since(down); waited < 2*time.Minute {
 			w.t.Errorf("host-3 was waited for only %s", waited)
 		}
-		if err := w.pull(w.host("host-3")); err != nil {
+		if made, err := w.pull(w.host("host-3")); err != nil || !made {
 			w.t.Errorf("the sleeper cannot pull: %v", err)
 		}
 		w.startAgent("host-3")
 		w.until("it catches up", time.Minute, trusted(10))
 	})
+}
+
+// TestBrokenHostHoldsTheSwitch: evidence is what is on disk and in effect, as
+// re-read. A host whose directory cannot be written, or holds what makes Docker
+// fail, holds the switch and is named; mended, it lets the rotation go on.
+func TestBrokenHostHoldsTheSwitch(t *testing.T) {
+	for what, c := range map[string]struct{ harm, mend func(h *host) error }{
+		"a file in place of certs.d": {
+			func(h *host) error {
+				dir := filepath.Join(h.dir, "certs.d")
+				return errors.Join(os.Rename(dir, dir+".old"), os.WriteFile(dir, nil, 0o644))
+			},
+			func(h *host) error { return os.Remove(filepath.Join(h.dir, "certs.d")) },
+		},
+		"a directory called x.crt": {
+			func(h *host) error { return os.Mkdir(filepath.Join(filepath.Dir(h.caFile()), "x.crt"), 0o755) },
+			func(h *host) error { return os.Remove(filepath.Join(filepath.Dir(h.caFile()), "x.crt")) },
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			simulate(t, 3, agent.Layers{}, func(w *world) {
+				w.drifted("host-1", true) // the promises leave out what others broke
+				if err := c.harm(w.host("host-1")); err != nil {
+					w.t.Fatal(err)
+				}
+				w.rotate()
+				w.until("host-1 is waited for", time.Minute, func(s *pb.Status) bool {
+					waits := s.GetRotation().GetWaitingFor()
+					return s.GetRotation().GetPhase() == "staged" && len(waits) == 1 && waits[0].GetHost() == "host-1"
+				})
+				w.stays("staged")
+				if err := c.mend(w.host("host-1")); err != nil {
+					w.t.Fatal(err)
+				}
+				w.until("the rotation ends", 10*time.Minute, idleAt(3))
+				w.until("all hosts trust", 5*time.Minute, trusted(3))
+			})
+		})
+	}
 }
 
 // TestEachLayerAlone: stream, gossip and poll each bring a rotation to its end

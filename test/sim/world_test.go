@@ -1,14 +1,18 @@
 // Package sim runs the real server and the real agents in simulated time: one
 // synctest bubble, gossip and streams in memory, real files in temporary
-// directories. The promises are checked at every transition of the rotation
-// and, by a client of each host, once a simulated second.
+// directories. S1 to S5 are checked at every transition of the rotation and, by
+// a client of each host, every few simulated seconds in between.
 package sim
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -57,7 +61,10 @@ type world struct {
 	prints map[uint64]certs.Fingerprint // S4: fingerprint of each generation seen on a disk
 	gens   map[string]uint64            // S4: newest generation seen on each disk
 	steps  chan string                  // phases, for tests that act on them
-	pulls  int
+	pulls  int                          // handshakes that were verified
+	// holdAt is the phase in which host-0 loses its link, before anybody is told
+	// about it: the rotation stays there.
+	holdAt string
 	failed []string
 	// started is when the server was started last.
 	started time.Time
@@ -96,6 +103,8 @@ type host struct {
 	// Guarded by world.mu.
 	up                 bool
 	downSince, upSince time.Time
+	// drifted: somebody else broke its files.
+	drifted bool
 }
 
 func (h *host) caFile() string { return filepath.Join(h.dir, "certs.d", registry, "ca.crt") }
@@ -207,6 +216,13 @@ func (w *world) stopAgent(name string) {
 	}
 }
 
+// drifted says that somebody else breaks a host's files.
+func (w *world) drifted(name string, is bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hosts[name].drifted = is
+}
+
 // cutLink takes a host off the network, or back.
 func (w *world) cutLink(name string, down bool) {
 	w.mu.Lock()
@@ -284,6 +300,9 @@ func (w *world) rotate() { w.rotateWithin(0) }
 // rotateWithin starts a rotation that waits for gone hosts that long; 0: as
 // configured.
 func (w *world) rotateWithin(deadline time.Duration) {
+	for len(w.steps) > 0 { // of earlier rotations
+		<-w.steps
+	}
 	err := w.admin(func(ctx context.Context, c pb.AdminServiceClient) error {
 		_, err := c.RotateCA(ctx, &pb.RotateCARequest{Deadline: durationpb.New(deadline)})
 		return err
@@ -326,6 +345,50 @@ func (w *world) reach(phase string) {
 	}
 }
 
+// rotateAndHold starts a rotation that stays in a phase until release.
+func (w *world) rotateAndHold(phase string) {
+	w.t.Helper()
+	w.mu.Lock()
+	w.holdAt = phase
+	w.mu.Unlock()
+	w.rotate()
+	w.reach(phase)
+	w.stays(phase)
+}
+
+// stays fails unless the rotation is in a phase, now and a tick later.
+func (w *world) stays(phase string) {
+	w.t.Helper()
+	for range 2 {
+		if now := w.status().GetRotation().GetPhase(); now != phase {
+			w.t.Fatalf("the rotation is %s and should be held in %s", now, phase)
+		}
+		time.Sleep(tick)
+	}
+}
+
+func (w *world) release() { w.cutLink("host-0", false) }
+
+// negativeControl: whoever trusts another CA does not verify what is served, so
+// a handshake that is verified proves something.
+func (w *world) negativeControl() {
+	w.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	stranger, err := certs.NewCA(certs.CATemplate{
+		Names: []certs.Name{{Host: domain, Port: 5000}}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour),
+	}, key)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	made, err := w.shake("stranger", []*x509.Certificate{stranger.Cert})
+	if unknown := new(x509.UnknownAuthorityError); !made || !errors.As(err, unknown) {
+		w.t.Fatalf("a stranger's root verifies what is served: made %v, %v", made, err)
+	}
+}
+
 func idleAt(generation uint64) func(*pb.Status) bool {
 	return func(s *pb.Status) bool {
 		return s.GetRotation().GetPhase() == "idle" && s.GetGeneration() >= generation
@@ -359,24 +422,30 @@ func count(n int, ok func(*pb.Status, *pb.Host) bool) func(*pb.Status) bool {
 }
 
 // pull does what an engine does before it pulls: a handshake verified by what
-// is in the host's certs.d alone.
-func (w *world) pull(h *host) error {
+// is in the host's certs.d alone. made is false when there was no server at
+// this moment, and nothing was verified.
+func (w *world) pull(h *host) (made bool, err error) {
 	roots, err := readRoots(h.caFile())
 	if err != nil {
-		return err
+		return true, err
 	}
+	return w.shake("client of "+h.name, roots)
+}
+
+// shake verifies what is served with roots.
+func (w *world) shake(from string, roots []*x509.Certificate) (made bool, err error) {
 	pool := x509.NewCertPool()
 	for _, r := range roots {
 		pool.AddCert(r)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	conn, err := w.net.dialFrom("client of "+h.name)(ctx, "tcp", registry)
+	conn, err := w.net.dialFrom(from)(ctx, "tcp", registry)
 	if err != nil {
-		return nil // no server at this moment: nothing was verified
+		return false, nil //nolint:nilerr // that is what made says
 	}
 	defer func() { _ = conn.Close() }()
-	return tls.Client(conn, &tls.Config{RootCAs: pool, ServerName: domain}).HandshakeContext(ctx)
+	return true, tls.Client(conn, &tls.Config{RootCAs: pool, ServerName: domain}).HandshakeContext(ctx)
 }
 
 func readRoots(path string) ([]*x509.Certificate, error) {
