@@ -163,6 +163,7 @@ const sample = `939   openat(AT_FDCWD</>, "/c/r:5000/.ca.crt12", O_RDWR|O_CREAT|
 939   fsync(9</c/r:5000>)               = 0
 939   close(9</c/r:5000>)               = 0
 940   write(11<TCP:[127.0.0.1:60152->127.0.0.1:7443]>, ""..., 278) = 278
+940   ???( <unfinished ...>
 940   +++ exited with 0 +++
 `
 

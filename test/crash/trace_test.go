@@ -54,8 +54,8 @@ func parseTrace(r io.Reader) ([]call, error) {
 		}
 		m := callLine.FindStringSubmatch(line)
 		if m == nil {
-			if strings.Contains(line, "+++ ") || strings.Contains(line, "--- SIG") {
-				continue // a thread's end, a signal
+			if strings.Contains(line, "+++ ") || strings.Contains(line, "--- SIG") || strings.HasSuffix(line, " ???("+unfinished) {
+				continue // a thread's end, a signal, a thread that ends while strace looks
 			}
 			return nil, fmt.Errorf("line %d is not understood: %s", n, line)
 		}
