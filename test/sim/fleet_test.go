@@ -17,12 +17,18 @@ import (
 // simulate runs a test in a bubble, with the promises checked throughout.
 func simulate(t *testing.T, hosts int, layers agent.Layers, play func(w *world)) {
 	t.Helper()
+	simulateFor(t, 365*24*time.Hour, hosts, layers, play)
+}
+
+// simulateFor is simulate with another life of the registry CA.
+func simulateFor(t *testing.T, caLife time.Duration, hosts int, layers agent.Layers, play func(w *world)) {
+	t.Helper()
 	dir := t.TempDir()
 	// With more than one processor the race detector crashes over the timers
 	// of a bubble (golang/go#78156).
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, dir)
+		w := newWorld(t, dir, caLife)
 		defer w.verdict()
 		defer w.close()
 		for i := range hosts {
@@ -173,6 +179,25 @@ func TestBrokenHostHoldsTheSwitch(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestEndedCA: a server that was off until its CA had ended starts, says so, and
+// replaces the CA; hosts that are passed over get the new one afterwards.
+func TestEndedCA(t *testing.T) {
+	simulateFor(t, 2*time.Hour, 2, agent.Layers{}, func(w *world) {
+		for _, name := range w.names() {
+			w.drifted(name, true) // nothing verifies an ended CA
+		}
+		w.server.end(w.t)
+		time.Sleep(3 * time.Hour)
+		w.startServer()
+		w.until("the rotation by age waits for the hosts", 5*time.Minute, func(s *pb.Status) bool {
+			return s.GetRotation().GetPhase() == "staged" && len(s.GetRotation().GetWaitingFor()) == 2 && len(s.GetWarnings()) > 0
+		})
+		w.skip("host-0", "host-1")
+		w.until("the rotation ends", 10*time.Minute, idleAt(3))
+		w.until("all hosts trust", 5*time.Minute, trusted(2))
+	})
 }
 
 // TestEachLayerAlone: stream, gossip and poll each bring a rotation to its end

@@ -110,19 +110,19 @@ type host struct {
 func (h *host) caFile() string { return filepath.Join(h.dir, "certs.d", registry, "ca.crt") }
 
 // newWorld starts a server; call it inside a bubble.
-func newWorld(t *testing.T, dir string) *world {
+func newWorld(t *testing.T, dir string, caLife time.Duration) *world {
 	w := &world{
 		t: t, dir: dir, net: newNetwork(), gossip: gossip.NewNetwork(1),
 		hosts: map[string]*host{}, prints: map[uint64]certs.Fingerprint{}, gens: map[string]uint64{},
 		steps: make(chan string, 1000),
 	}
 	data := filepath.Join(dir, "server")
-	if _, err := server.Init(t.Context(), server.InitConfig{DataDir: data, Domain: registry}); err != nil {
+	if _, err := server.Init(t.Context(), server.InitConfig{DataDir: data, Domain: registry, CALife: caLife}); err != nil {
 		t.Fatal(err)
 	}
 	w.cfg = server.Config{
 		DataDir: data, RegistryListen: registry, GRPCListen: rpc, HTTPListen: "off",
-		Advertise: rpc, Tick: tick, GoneAfter: gone, Deadline: 2 * time.Minute,
+		Advertise: rpc, Tick: tick, GoneAfter: gone, Deadline: 2 * time.Minute, CALife: caLife,
 		Engine: idleEngine{}, Listen: w.net.listen, Log: slog.New(&stepHandler{world: w}),
 	}
 	w.startServer()
@@ -309,6 +309,17 @@ func (w *world) rotateWithin(deadline time.Duration) {
 	})
 	if err != nil {
 		w.t.Fatalf("rotate: %v", err)
+	}
+}
+
+// skip passes over hosts in the rotation under way.
+func (w *world) skip(hosts ...string) {
+	err := w.admin(func(ctx context.Context, c pb.AdminServiceClient) error {
+		_, err := c.RotateCA(ctx, &pb.RotateCARequest{Skip: hosts})
+		return err
+	})
+	if err != nil {
+		w.t.Fatalf("skip: %v", err)
 	}
 }
 
