@@ -3,6 +3,7 @@ package security
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
@@ -12,10 +13,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/trustcast/trustcast/agent"
 	"github.com/trustcast/trustcast/certs"
@@ -31,18 +37,45 @@ type secret struct {
 	nowhere bool
 }
 
-// in finds the secret in data, in any spelling that a program could give it.
-func (s secret) in(data []byte) bool {
-	spellings := [][]byte{s.value, []byte(hex.EncodeToString(s.value)), []byte(strings.ToUpper(hex.EncodeToString(s.value))), fmt.Append(nil, s.value)}
-	for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-		spellings = append(spellings, []byte(enc.EncodeToString(s.value)))
+// spellings are all that a program could give it: as it is, as numbers, encoded,
+// as a string with escapes, as a message prints it, and these in a log's quotes.
+func (s secret) spellings() (all []string) {
+	inner := func(quoted string) string { return quoted[1 : len(quoted)-1] }
+	_, message, _ := strings.Cut(prototext.Format(wrapperspb.Bytes(s.value)), ":")
+	all = []string{
+		string(s.value), fmt.Sprint(s.value), hex.EncodeToString(s.value), fmt.Sprintf("%X", s.value),
+		base64.RawStdEncoding.EncodeToString(s.value), base64.RawURLEncoding.EncodeToString(s.value),
+		inner(strconv.Quote(string(s.value))), inner(strings.TrimSpace(message)),
 	}
-	for _, spelling := range spellings {
-		if bytes.Contains(data, spelling) {
-			return true
+	for _, spelling := range all {
+		all = append(all, inner(strconv.Quote(spelling)))
+	}
+	return all
+}
+
+// in finds the secret in data.
+func (s secret) in(data []byte) bool {
+	return slices.ContainsFunc(s.spellings(), func(spelling string) bool { return bytes.Contains(data, []byte(spelling)) })
+}
+
+// TestSecretsAreFound: the search below is not blind to how programs print.
+func TestSecretsAreFound(t *testing.T) {
+	t.Parallel()
+	for range 100 {
+		raw := make([]byte, 32)
+		_, _ = rand.Read(raw) // never fails
+		s, j := secret{value: raw}, &journal{}
+		for name, print := range map[string]any{
+			"bytes": raw, "text": string(raw), "message": &pb.Gossip{Keys: [][]byte{raw}}, "in a message": &pb.EnrollRequest{TokenSecret: raw},
+			"struct": struct{ Secret []byte }{raw}, "error": fmt.Errorf("secret %q is wrong", raw), "array": [32]byte(raw),
+		} {
+			j.text.Reset()
+			j.logger("test").Info("leak", "it", print)
+			if !s.in(j.text.Bytes()) {
+				t.Errorf("not found, printed as %s: %s", name, j)
+			}
 		}
 	}
-	return false
 }
 
 // vault collects secrets as they come into being; keys do not live for long.
