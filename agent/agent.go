@@ -114,7 +114,10 @@ func (cfg Config) withDefaults() Config {
 // state is installed and kept meanwhile.
 func Run(ctx context.Context, cfg Config) error {
 	a, release, err := open(ctx, cfg.withDefaults())
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil // stopped while it joined: the same line joins later
+	case err != nil:
 		return err
 	}
 	defer release()
