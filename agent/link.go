@@ -37,6 +37,7 @@ type link struct {
 	offers  slot[*pb.Wanted]
 	reports slot[*answer]
 	asked   chan struct{} // one slot: a new stream wants its first report, or there is none any more
+	probed  chan struct{} // one slot: the server asks for a sign of life
 	hints   chan struct{} // one slot: gossip changed
 	limit   *rate.Limiter // of visits caused by hints
 
@@ -53,7 +54,7 @@ func newLink(a *agent) *link {
 	return &link{
 		agent: a, log: a.log,
 		offers: newSlot[*pb.Wanted](), reports: newSlot[*answer](),
-		asked: make(chan struct{}, 1), hints: make(chan struct{}, 1),
+		asked: make(chan struct{}, 1), probed: make(chan struct{}, 1), hints: make(chan struct{}, 1),
 		// Whoever holds the gossip key can forge hints: they cost the server
 		// one visit a second at most.
 		limit:   rate.NewLimiter(1, 3),

@@ -99,14 +99,24 @@ func (l *link) offered(w *pb.Wanted) {
 	}
 	l.mu.Unlock()
 	l.offers.put(w)
+	if !news {
+		select {
+		case l.probed <- struct{}{}:
+		default:
+		}
+	}
 }
 
-// send asks the loop for a report and sends the newest whenever there is one.
+// send asks the loop for a report and sends the newest whenever there is one. A
+// state that it knows already is the server asking for a sign of life, since
+// another stream claims to be this host: the last report is one, at once, while
+// the loop may be busy with handshakes.
 func (l *link) send(ctx context.Context, stream syncStream, received <-chan error, short bool) error {
 	l.reports.take() // one from before this stream
 	l.ask()
 	renewal := time.NewTimer(l.untilRenewal())
 	defer renewal.Stop()
+	var last *pb.Report
 	for {
 		select {
 		case <-ctx.Done():
@@ -115,12 +125,20 @@ func (l *link) send(ctx context.Context, stream syncStream, received <-chan erro
 			return err
 		case <-renewal.C:
 			return errRenewalDue
+		case <-l.probed:
+			if last == nil {
+				continue // the first is under way
+			}
+			if err := stream.Send(&pb.SyncRequest{Report: last}); err != nil {
+				return errStreamOver
+			}
 		case <-l.reports.nudge:
 			a := l.reports.take()
 			if a == nil {
 				continue
 			}
-			if err := stream.Send(&pb.SyncRequest{Report: a.report}); err != nil {
+			last = a.report
+			if err := stream.Send(&pb.SyncRequest{Report: last}); err != nil {
 				return errStreamOver
 			}
 			if short && l.answers(a) {
