@@ -30,12 +30,15 @@ func (i *Identity) Enroll(e Enrollment, now time.Time) (host Host, identity []by
 	}
 	id, again := t.Redeemed[key]
 	if again {
-		if h, ok := i.hosts[id]; ok && !h.Removed {
+		h, exists := i.hosts[id]
+		switch {
+		case exists && h.Removed:
+			return Host{}, nil, "", ErrRemoved
+		case exists && key != h.Current && key != h.Next:
+			return Host{}, nil, "", fmt.Errorf("%w: host %s joined with it and has another key since; make a new one with `trustcast token create --host %s`", ErrToken, h.Name, h.Name)
+		case exists:
 			identity, err = i.issue(h, pub, now)
 			return i.hosts[id].host(), identity, "", err
-		}
-		if h, ok := i.hosts[id]; ok && h.Removed {
-			return Host{}, nil, "", ErrRemoved
 		}
 	} else if id, err = newHostID(); err != nil {
 		return Host{}, nil, "", err
