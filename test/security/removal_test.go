@@ -1,6 +1,8 @@
 package security
 
 import (
+	"context"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -131,6 +133,37 @@ func TestClonedIdentity(t *testing.T) {
 	if got := next.wanted().GetGeneration(); got < 2 {
 		t.Errorf("the successor was sent generation %d", got)
 	}
+}
+
+// TestBusyAgentIsNotReplaced: an agent that hangs in handshakes with a registry
+// that does not answer still shows in time that it lives.
+func TestBusyAgentIsNotReplaced(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	m := w.machine("busy")
+	m.cfg.Token = w.token(&pb.CreateTokenRequest{})
+	dial := m.cfg.Dial
+	m.cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address == registryName {
+			<-ctx.Done() // packets are dropped on the way
+			return nil, ctx.Err()
+		}
+		return dial(ctx, network, address)
+	}
+	m.start()
+	until(t, "the agent has the bundle", func() bool { return w.host("busy").GetConnected() && m.status().Generation == 1 })
+	clone := m.identity()
+	for range 2 {
+		s := w.sync(&clone)
+		s.report(&pb.Report{})
+		if code, newest := s.end(); code != codes.AlreadyExists || newest > 0 {
+			t.Errorf("the clone is told %v, want %v, and was sent generation %d", code, codes.AlreadyExists, newest)
+		}
+	}
+	m.stop()
+	s := w.sync(&clone) // the twin: with nobody else it is let in
+	s.report(&pb.Report{})
+	s.wanted()
 }
 
 // TestIdentityIsRenewedOnAHeldStream: an agent that never loses its stream has a

@@ -150,8 +150,19 @@ func TestEnrollIsIdempotent(t *testing.T) {
 	if got := hostNames(w.status()); !slices.Equal(got, []string{"web"}) {
 		t.Errorf("hosts are %v", got)
 	}
+	r, err := w.enrol(token, func(r *pb.EnrollRequest) { r.Name, r.Csr = "web", newCSR(t, key, "") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &rawHost{w: w, pair: pair{key: key, cert: parse(t, r.GetIdentity())}}
+	h.pair = h.renew()
+	h.renew() // the first key is no longer the host's
+	_, err = w.enrol(token, func(r *pb.EnrollRequest) { r.Name, r.Csr = "web", newCSR(t, key, "") })
+	if got := status.Code(err); got != codes.PermissionDenied {
+		t.Errorf("a replaced key was good for another enrolment: %v", err)
+	}
 	w.remove("web")
-	_, err := w.enrol(token, func(r *pb.EnrollRequest) { r.Name, r.Csr = "web", newCSR(t, key, "") })
+	_, err = w.enrol(token, func(r *pb.EnrollRequest) { r.Name, r.Csr = "web", newCSR(t, key, "") })
 	if got := status.Code(err); got != codes.PermissionDenied {
 		t.Errorf("a removed host came back with its old token: %v", err)
 	}

@@ -3,6 +3,9 @@ package security
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -246,6 +249,24 @@ func (w *world) join(name string, set ...func(*agent.Config)) *machine {
 func (m *machine) start() {
 	cfg := m.cfg
 	m.stop = m.w.background(func(ctx context.Context) error { return agent.Run(ctx, cfg) })
+}
+
+// identity is what a thief of this machine has.
+func (m *machine) identity() pair {
+	m.w.t.Helper()
+	var kept struct{ Cert, Key []byte }
+	data, err := os.ReadFile(filepath.Join(m.cfg.DataDir, "identity.json"))
+	if err != nil {
+		m.w.t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &kept); err != nil {
+		m.w.t.Fatal(err)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(kept.Key)
+	if err != nil {
+		m.w.t.Fatal(err)
+	}
+	return pair{cert: parse(m.w.t, kept.Cert), key: key.(*ecdsa.PrivateKey)}
 }
 
 func (m *machine) status() agent.Status {
