@@ -1,8 +1,6 @@
 package security
 
 import (
-	"context"
-	"crypto/tls"
 	"fmt"
 	"math"
 	"slices"
@@ -12,16 +10,12 @@ import (
 	"time"
 	"unicode"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/trustcast/trustcast/agent"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
-	"github.com/trustcast/trustcast/server"
 )
 
 // TestHostSpeaksForItselfOnly: whatever a host sends counts for it alone.
@@ -140,48 +134,4 @@ func TestReportsCannotHurtTheOperator(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestSlowAgentBlocksNobody: a client that never reads is given up, and everybody
-// else is served meanwhile.
-func TestSlowAgentBlocksNobody(t *testing.T) {
-	simulate(t, func(w *world) {
-		slow, fast := w.rawHost("slow"), w.join("fast", func(cfg *agent.Config) { cfg.GossipListen = "off" })
-		conn := w.connect(credentials.NewTLS(&tls.Config{
-			InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*slow.tls()},
-		}), grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10)) // fixed: it does not grow by itself
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		stream, err := pb.NewAgentServiceClient(conn).Sync(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := stream.Send(&pb.SyncRequest{Report: &pb.Report{Boot: 1, Sequence: 1}}); err != nil {
-			t.Fatal(err)
-		}
-		until(t, "the slow one is connected", func() bool { return w.host("slow").GetConnected() })
-
-		for rotation := uint64(1); w.host("slow").GetConnected(); rotation++ {
-			began := time.Now()
-			w.rotate(0)
-			until(t, "the fast one follows", func() bool {
-				return w.status().GetRotation().GetPhase() == "idle" && fast.status().Generation == 1+2*rotation
-			})
-			if took := time.Since(began); took > 5*time.Second {
-				t.Errorf("rotation %d took %s", rotation, took)
-			}
-			if rotation > 20 {
-				t.Fatal("the slow one is still connected after 20 rotations")
-			}
-			time.Sleep(12 * time.Second) // longer than the limit of one send
-		}
-		if got := w.host("fast"); !got.GetConnected() || got.GetState() != "trusted" {
-			t.Errorf("the fast one is %s", got.GetState())
-		}
-	}, func(init *server.InitConfig, cfg *server.Config) {
-		cfg.GossipListen = "off"
-		for i := range 40 { // makes each state some 30 kB
-			init.Aliases = append(init.Aliases, "alias-"+strconv.Itoa(i)+".test")
-		}
-	})
 }

@@ -43,7 +43,7 @@ func (s secret) spellings() (all []string) {
 	inner := func(quoted string) string { return quoted[1 : len(quoted)-1] }
 	_, message, _ := strings.Cut(prototext.Format(wrapperspb.Bytes(s.value)), ":")
 	all = []string{
-		string(s.value), fmt.Sprint(s.value), hex.EncodeToString(s.value), fmt.Sprintf("%X", s.value),
+		string(s.value), fmt.Sprintf("%d", s.value), hex.EncodeToString(s.value), fmt.Sprintf("%X", s.value),
 		base64.RawStdEncoding.EncodeToString(s.value), base64.RawURLEncoding.EncodeToString(s.value),
 		inner(strconv.Quote(string(s.value))), inner(strings.TrimSpace(message)),
 	}
