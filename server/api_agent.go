@@ -160,9 +160,9 @@ var (
 )
 
 // firstLimit is how long a stream may stay open without a report. An agent's
-// first one can wait for handshakes: a hundred names at an edge that does not
-// answer take 17 minutes.
-const firstLimit = 30 * time.Minute
+// first one can wait for handshakes with an edge that does not answer; it gives
+// them 20 s in all, on a busy machine more.
+const firstLimit = 5 * time.Minute
 
 // maxReports a second are taken from one host; a rotation causes about four.
 const maxReports = 10
