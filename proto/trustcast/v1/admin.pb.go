@@ -204,8 +204,13 @@ type Status struct {
 	RegistryAddress string `protobuf:"bytes,13,opt,name=registry_address,json=registryAddress,proto3" json:"registry_address,omitempty"`
 	GrpcAddress     string `protobuf:"bytes,14,opt,name=grpc_address,json=grpcAddress,proto3" json:"grpc_address,omitempty"`
 	GossipAddress   string `protobuf:"bytes,15,opt,name=gossip_address,json=gossipAddress,proto3" json:"gossip_address,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Addresses that use the registry and belong to no enrolled host.
+	Strangers  []*Stranger `protobuf:"bytes,16,rep,name=strangers,proto3" json:"strangers,omitempty"`
+	GossipRing *GossipRing `protobuf:"bytes,17,opt,name=gossip_ring,json=gossipRing,proto3" json:"gossip_ring,omitempty"`
+	// Why automatic actions pause, in words; empty when they do not.
+	Paused        string `protobuf:"bytes,18,opt,name=paused,proto3" json:"paused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Status) Reset() {
@@ -343,6 +348,163 @@ func (x *Status) GetGossipAddress() string {
 	return ""
 }
 
+func (x *Status) GetStrangers() []*Stranger {
+	if x != nil {
+		return x.Strangers
+	}
+	return nil
+}
+
+func (x *Status) GetGossipRing() *GossipRing {
+	if x != nil {
+		return x.GossipRing
+	}
+	return nil
+}
+
+func (x *Status) GetPaused() string {
+	if x != nil {
+		return x.Paused
+	}
+	return ""
+}
+
+// Stranger is an address that pulls from the registry, or refuses its
+// certificate, and belongs to no enrolled host: it may break in a rotation.
+type Stranger struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Without port.
+	Address  string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	LastSeen *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_seen,json=lastSeen,proto3" json:"last_seen,omitempty"`
+	// Requests of signed-in users, and handshakes that ended because the client
+	// does not know the CA.
+	Requests      uint64 `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
+	Refusals      uint64 `protobuf:"varint,4,opt,name=refusals,proto3" json:"refusals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stranger) Reset() {
+	*x = Stranger{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stranger) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stranger) ProtoMessage() {}
+
+func (x *Stranger) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stranger.ProtoReflect.Descriptor instead.
+func (*Stranger) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Stranger) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Stranger) GetLastSeen() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeen
+	}
+	return nil
+}
+
+func (x *Stranger) GetRequests() uint64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *Stranger) GetRefusals() uint64 {
+	if x != nil {
+		return x.Refusals
+	}
+	return 0
+}
+
+// GossipRing is where the replacement of the gossip key stands.
+type GossipRing struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// "idle", "installing", "using" or "removing".
+	Step string `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	// Hosts that have not confirmed the ring yet.
+	WaitingFor    []string `protobuf:"bytes,3,rep,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GossipRing) Reset() {
+	*x = GossipRing{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GossipRing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GossipRing) ProtoMessage() {}
+
+func (x *GossipRing) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GossipRing.ProtoReflect.Descriptor instead.
+func (*GossipRing) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GossipRing) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *GossipRing) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *GossipRing) GetWaitingFor() []string {
+	if x != nil {
+		return x.WaitingFor
+	}
+	return nil
+}
+
 // Serving is what the edge presents now.
 type Serving struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -360,7 +522,7 @@ type Serving struct {
 
 func (x *Serving) Reset() {
 	*x = Serving{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[5]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -372,7 +534,7 @@ func (x *Serving) String() string {
 func (*Serving) ProtoMessage() {}
 
 func (x *Serving) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[5]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -385,7 +547,7 @@ func (x *Serving) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Serving.ProtoReflect.Descriptor instead.
 func (*Serving) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Serving) GetIssuer() string {
@@ -435,14 +597,19 @@ type Rotation struct {
 	WaitingFor []*WaitingFor          `protobuf:"bytes,6,rep,name=waiting_for,json=waitingFor,proto3" json:"waiting_for,omitempty"`
 	Skipped    []string               `protobuf:"bytes,7,rep,name=skipped,proto3" json:"skipped,omitempty"`
 	// Common name of the CA that comes next (staged) or goes (switched).
-	Other         string `protobuf:"bytes,8,opt,name=other,proto3" json:"other,omitempty"`
+	Other string `protobuf:"bytes,8,opt,name=other,proto3" json:"other,omitempty"`
+	// "planned" or "compromised".
+	Mode string `protobuf:"bytes,9,opt,name=mode,proto3" json:"mode,omitempty"`
+	// The server hears of a generation above its own, or was restored and serves
+	// nobody yet: in words; empty otherwise.
+	Frozen        string `protobuf:"bytes,10,opt,name=frozen,proto3" json:"frozen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Rotation) Reset() {
 	*x = Rotation{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[6]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -454,7 +621,7 @@ func (x *Rotation) String() string {
 func (*Rotation) ProtoMessage() {}
 
 func (x *Rotation) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[6]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -467,7 +634,7 @@ func (x *Rotation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rotation.ProtoReflect.Descriptor instead.
 func (*Rotation) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Rotation) GetPhase() string {
@@ -526,6 +693,20 @@ func (x *Rotation) GetOther() string {
 	return ""
 }
 
+func (x *Rotation) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Rotation) GetFrozen() string {
+	if x != nil {
+		return x.Frozen
+	}
+	return ""
+}
+
 type WaitingFor struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Host name; "edge" for the server's own edge.
@@ -539,7 +720,7 @@ type WaitingFor struct {
 
 func (x *WaitingFor) Reset() {
 	*x = WaitingFor{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[7]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -551,7 +732,7 @@ func (x *WaitingFor) String() string {
 func (*WaitingFor) ProtoMessage() {}
 
 func (x *WaitingFor) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[7]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -564,7 +745,7 @@ func (x *WaitingFor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingFor.ProtoReflect.Descriptor instead.
 func (*WaitingFor) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WaitingFor) GetHost() string {
@@ -610,15 +791,17 @@ type Host struct {
 	IdentityNotAfter *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=identity_not_after,json=identityNotAfter,proto3" json:"identity_not_after,omitempty"`
 	Enrolled         *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=enrolled,proto3" json:"enrolled,omitempty"`
 	// Handshake outcomes: "ok", "refused", "intercepted", "unresolved", "unreachable" or "".
-	Live          string `protobuf:"bytes,16,opt,name=live,proto3" json:"live,omitempty"`
-	Probe         string `protobuf:"bytes,17,opt,name=probe,proto3" json:"probe,omitempty"`
+	Live  string `protobuf:"bytes,16,opt,name=live,proto3" json:"live,omitempty"`
+	Probe string `protobuf:"bytes,17,opt,name=probe,proto3" json:"probe,omitempty"`
+	// The host's clock minus the server's, as of its last report.
+	ClockSkew     *durationpb.Duration `protobuf:"bytes,18,opt,name=clock_skew,json=clockSkew,proto3" json:"clock_skew,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[8]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +813,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[8]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +826,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Host) GetId() string {
@@ -765,6 +948,13 @@ func (x *Host) GetProbe() string {
 	return ""
 }
 
+func (x *Host) GetClockSkew() *durationpb.Duration {
+	if x != nil {
+		return x.ClockSkew
+	}
+	return nil
+}
+
 type AddUserRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -775,7 +965,7 @@ type AddUserRequest struct {
 
 func (x *AddUserRequest) Reset() {
 	*x = AddUserRequest{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[9]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +977,7 @@ func (x *AddUserRequest) String() string {
 func (*AddUserRequest) ProtoMessage() {}
 
 func (x *AddUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[9]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +990,7 @@ func (x *AddUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddUserRequest.ProtoReflect.Descriptor instead.
 func (*AddUserRequest) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AddUserRequest) GetName() string {
@@ -827,7 +1017,7 @@ type AddUserResponse struct {
 
 func (x *AddUserResponse) Reset() {
 	*x = AddUserResponse{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[10]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +1029,7 @@ func (x *AddUserResponse) String() string {
 func (*AddUserResponse) ProtoMessage() {}
 
 func (x *AddUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[10]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +1042,7 @@ func (x *AddUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddUserResponse.ProtoReflect.Descriptor instead.
 func (*AddUserResponse) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AddUserResponse) GetReplaced() bool {
@@ -871,7 +1061,7 @@ type RemoveUserRequest struct {
 
 func (x *RemoveUserRequest) Reset() {
 	*x = RemoveUserRequest{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[11]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1073,7 @@ func (x *RemoveUserRequest) String() string {
 func (*RemoveUserRequest) ProtoMessage() {}
 
 func (x *RemoveUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[11]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1086,7 @@ func (x *RemoveUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveUserRequest.ProtoReflect.Descriptor instead.
 func (*RemoveUserRequest) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RemoveUserRequest) GetName() string {
@@ -914,7 +1104,7 @@ type RemoveUserResponse struct {
 
 func (x *RemoveUserResponse) Reset() {
 	*x = RemoveUserResponse{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[12]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1116,7 @@ func (x *RemoveUserResponse) String() string {
 func (*RemoveUserResponse) ProtoMessage() {}
 
 func (x *RemoveUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[12]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1129,7 @@ func (x *RemoveUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveUserResponse.ProtoReflect.Descriptor instead.
 func (*RemoveUserResponse) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 type ListUsersRequest struct {
@@ -950,7 +1140,7 @@ type ListUsersRequest struct {
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[13]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -962,7 +1152,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[13]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -975,7 +1165,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 type ListUsersResponse struct {
@@ -989,7 +1179,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[14]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1191,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[14]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1204,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListUsersResponse) GetNames() []string {
@@ -1039,7 +1229,7 @@ type ShowCARequest struct {
 
 func (x *ShowCARequest) Reset() {
 	*x = ShowCARequest{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[15]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1051,7 +1241,7 @@ func (x *ShowCARequest) String() string {
 func (*ShowCARequest) ProtoMessage() {}
 
 func (x *ShowCARequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[15]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1064,7 +1254,7 @@ func (x *ShowCARequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowCARequest.ProtoReflect.Descriptor instead.
 func (*ShowCARequest) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 type ShowCAResponse struct {
@@ -1081,7 +1271,7 @@ type ShowCAResponse struct {
 
 func (x *ShowCAResponse) Reset() {
 	*x = ShowCAResponse{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[16]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1283,7 @@ func (x *ShowCAResponse) String() string {
 func (*ShowCAResponse) ProtoMessage() {}
 
 func (x *ShowCAResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[16]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1296,7 @@ func (x *ShowCAResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShowCAResponse.ProtoReflect.Descriptor instead.
 func (*ShowCAResponse) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ShowCAResponse) GetBundlePem() []byte {
@@ -1159,7 +1349,7 @@ type CertificateInfo struct {
 
 func (x *CertificateInfo) Reset() {
 	*x = CertificateInfo{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[17]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1361,7 @@ func (x *CertificateInfo) String() string {
 func (*CertificateInfo) ProtoMessage() {}
 
 func (x *CertificateInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[17]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1374,7 @@ func (x *CertificateInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateInfo.ProtoReflect.Descriptor instead.
 func (*CertificateInfo) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CertificateInfo) GetRole() string {
@@ -1239,14 +1429,16 @@ type HistoryEntry struct {
 	// Who or what caused it.
 	By string `protobuf:"bytes,5,opt,name=by,proto3" json:"by,omitempty"`
 	// Names of hosts or certificates concerned.
-	Detail        string `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Hosts that the step waited for last.
+	WaitedFor     []string `protobuf:"bytes,7,rep,name=waited_for,json=waitedFor,proto3" json:"waited_for,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HistoryEntry) Reset() {
 	*x = HistoryEntry{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[18]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1450,7 @@ func (x *HistoryEntry) String() string {
 func (*HistoryEntry) ProtoMessage() {}
 
 func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[18]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1463,7 @@ func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
 func (*HistoryEntry) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *HistoryEntry) GetTime() *timestamppb.Timestamp {
@@ -1316,19 +1508,33 @@ func (x *HistoryEntry) GetDetail() string {
 	return ""
 }
 
+func (x *HistoryEntry) GetWaitedFor() []string {
+	if x != nil {
+		return x.WaitedFor
+	}
+	return nil
+}
+
 type RotateCARequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names or IDs of hosts not to wait for.
 	Skip []string `protobuf:"bytes,1,rep,name=skip,proto3" json:"skip,omitempty"`
 	// How long to wait for gone hosts after each step; 0: the server's default.
-	Deadline      *durationpb.Duration `protobuf:"bytes,2,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	Deadline *durationpb.Duration `protobuf:"bytes,2,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// The active CA's key is stolen: do not sign the new one with it, wait for
+	// seconds only, in any phase.
+	Compromised bool `protobuf:"varint,3,opt,name=compromised,proto3" json:"compromised,omitempty"`
+	// Begin anew with another CA while the rotation is staged.
+	Replace bool `protobuf:"varint,4,opt,name=replace,proto3" json:"replace,omitempty"`
+	// Change this rotation, never start one; 0: whichever is under way.
+	Rotation      uint64 `protobuf:"varint,5,opt,name=rotation,proto3" json:"rotation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RotateCARequest) Reset() {
 	*x = RotateCARequest{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[19]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1546,7 @@ func (x *RotateCARequest) String() string {
 func (*RotateCARequest) ProtoMessage() {}
 
 func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[19]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1559,7 @@ func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCARequest.ProtoReflect.Descriptor instead.
 func (*RotateCARequest) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RotateCARequest) GetSkip() []string {
@@ -1370,6 +1576,27 @@ func (x *RotateCARequest) GetDeadline() *durationpb.Duration {
 	return nil
 }
 
+func (x *RotateCARequest) GetCompromised() bool {
+	if x != nil {
+		return x.Compromised
+	}
+	return false
+}
+
+func (x *RotateCARequest) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
+func (x *RotateCARequest) GetRotation() uint64 {
+	if x != nil {
+		return x.Rotation
+	}
+	return 0
+}
+
 type RotateCAResponse struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Rotation   uint64                 `protobuf:"varint,1,opt,name=rotation,proto3" json:"rotation,omitempty"`
@@ -1382,7 +1609,7 @@ type RotateCAResponse struct {
 
 func (x *RotateCAResponse) Reset() {
 	*x = RotateCAResponse{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[20]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1621,7 @@ func (x *RotateCAResponse) String() string {
 func (*RotateCAResponse) ProtoMessage() {}
 
 func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[20]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1634,7 @@ func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCAResponse.ProtoReflect.Descriptor instead.
 func (*RotateCAResponse) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RotateCAResponse) GetRotation() uint64 {
@@ -1431,6 +1658,191 @@ func (x *RotateCAResponse) GetStarted() bool {
 	return false
 }
 
+type PlanRotationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in RotateCARequest.
+	Skip          []string `protobuf:"bytes,1,rep,name=skip,proto3" json:"skip,omitempty"`
+	Compromised   bool     `protobuf:"varint,2,opt,name=compromised,proto3" json:"compromised,omitempty"`
+	Replace       bool     `protobuf:"varint,3,opt,name=replace,proto3" json:"replace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRotationRequest) Reset() {
+	*x = PlanRotationRequest{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRotationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRotationRequest) ProtoMessage() {}
+
+func (x *PlanRotationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRotationRequest.ProtoReflect.Descriptor instead.
+func (*PlanRotationRequest) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PlanRotationRequest) GetSkip() []string {
+	if x != nil {
+		return x.Skip
+	}
+	return nil
+}
+
+func (x *PlanRotationRequest) GetCompromised() bool {
+	if x != nil {
+		return x.Compromised
+	}
+	return false
+}
+
+func (x *PlanRotationRequest) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
+type PlanRotationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What would keep the rotation from starting, in words; empty: nothing.
+	Blocked       string         `protobuf:"bytes,1,opt,name=blocked,proto3" json:"blocked,omitempty"`
+	Hosts         []*HostOutlook `protobuf:"bytes,2,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Strangers     []*Stranger    `protobuf:"bytes,3,rep,name=strangers,proto3" json:"strangers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRotationResponse) Reset() {
+	*x = PlanRotationResponse{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRotationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRotationResponse) ProtoMessage() {}
+
+func (x *PlanRotationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRotationResponse.ProtoReflect.Descriptor instead.
+func (*PlanRotationResponse) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PlanRotationResponse) GetBlocked() string {
+	if x != nil {
+		return x.Blocked
+	}
+	return ""
+}
+
+func (x *PlanRotationResponse) GetHosts() []*HostOutlook {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *PlanRotationResponse) GetStrangers() []*Stranger {
+	if x != nil {
+		return x.Strangers
+	}
+	return nil
+}
+
+// HostOutlook is what a rotation would do to one host.
+type HostOutlook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Host  string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// "ready", "holds", "sleeps", "fails", "joining" or "skipped".
+	Outlook string `protobuf:"bytes,2,opt,name=outlook,proto3" json:"outlook,omitempty"`
+	// The reason, and what to do.
+	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostOutlook) Reset() {
+	*x = HostOutlook{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostOutlook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostOutlook) ProtoMessage() {}
+
+func (x *HostOutlook) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostOutlook.ProtoReflect.Descriptor instead.
+func (*HostOutlook) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *HostOutlook) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *HostOutlook) GetOutlook() string {
+	if x != nil {
+		return x.Outlook
+	}
+	return ""
+}
+
+func (x *HostOutlook) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type RollbackCARequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1439,7 +1851,7 @@ type RollbackCARequest struct {
 
 func (x *RollbackCARequest) Reset() {
 	*x = RollbackCARequest{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[21]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1863,7 @@ func (x *RollbackCARequest) String() string {
 func (*RollbackCARequest) ProtoMessage() {}
 
 func (x *RollbackCARequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[21]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1876,7 @@ func (x *RollbackCARequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackCARequest.ProtoReflect.Descriptor instead.
 func (*RollbackCARequest) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 type RollbackCAResponse struct {
@@ -1475,7 +1887,7 @@ type RollbackCAResponse struct {
 
 func (x *RollbackCAResponse) Reset() {
 	*x = RollbackCAResponse{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[22]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1487,7 +1899,7 @@ func (x *RollbackCAResponse) String() string {
 func (*RollbackCAResponse) ProtoMessage() {}
 
 func (x *RollbackCAResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[22]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1500,7 +1912,7 @@ func (x *RollbackCAResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackCAResponse.ProtoReflect.Descriptor instead.
 func (*RollbackCAResponse) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 type RemoveHostRequest struct {
@@ -1512,7 +1924,7 @@ type RemoveHostRequest struct {
 
 func (x *RemoveHostRequest) Reset() {
 	*x = RemoveHostRequest{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[23]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1524,7 +1936,7 @@ func (x *RemoveHostRequest) String() string {
 func (*RemoveHostRequest) ProtoMessage() {}
 
 func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[23]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1537,7 +1949,7 @@ func (x *RemoveHostRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHostRequest.ProtoReflect.Descriptor instead.
 func (*RemoveHostRequest) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RemoveHostRequest) GetHost() string {
@@ -1557,7 +1969,7 @@ type RemoveHostResponse struct {
 
 func (x *RemoveHostResponse) Reset() {
 	*x = RemoveHostResponse{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[24]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1981,7 @@ func (x *RemoveHostResponse) String() string {
 func (*RemoveHostResponse) ProtoMessage() {}
 
 func (x *RemoveHostResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[24]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1994,7 @@ func (x *RemoveHostResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveHostResponse.ProtoReflect.Descriptor instead.
 func (*RemoveHostResponse) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RemoveHostResponse) GetId() string {
@@ -1613,7 +2025,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[25]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +2037,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[25]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +2050,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CreateTokenRequest) GetExpires() *durationpb.Duration {
@@ -1675,7 +2087,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[26]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +2099,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[26]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +2112,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -1739,7 +2151,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[27]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +2163,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[27]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +2176,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 type ListTokensResponse struct {
@@ -1776,7 +2188,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[28]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +2200,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[28]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1801,7 +2213,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListTokensResponse) GetTokens() []*TokenInfo {
@@ -1829,7 +2241,7 @@ type TokenInfo struct {
 
 func (x *TokenInfo) Reset() {
 	*x = TokenInfo{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[29]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +2253,7 @@ func (x *TokenInfo) String() string {
 func (*TokenInfo) ProtoMessage() {}
 
 func (x *TokenInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[29]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +2266,7 @@ func (x *TokenInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenInfo.ProtoReflect.Descriptor instead.
 func (*TokenInfo) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TokenInfo) GetId() string {
@@ -1915,7 +2327,7 @@ type RemoveTokenRequest struct {
 
 func (x *RemoveTokenRequest) Reset() {
 	*x = RemoveTokenRequest{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[30]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +2339,7 @@ func (x *RemoveTokenRequest) String() string {
 func (*RemoveTokenRequest) ProtoMessage() {}
 
 func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[30]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2352,7 @@ func (x *RemoveTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenRequest.ProtoReflect.Descriptor instead.
 func (*RemoveTokenRequest) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RemoveTokenRequest) GetId() string {
@@ -1958,7 +2370,7 @@ type RemoveTokenResponse struct {
 
 func (x *RemoveTokenResponse) Reset() {
 	*x = RemoveTokenResponse{}
-	mi := &file_trustcast_v1_admin_proto_msgTypes[31]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1970,7 +2382,7 @@ func (x *RemoveTokenResponse) String() string {
 func (*RemoveTokenResponse) ProtoMessage() {}
 
 func (x *RemoveTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_admin_proto_msgTypes[31]
+	mi := &file_trustcast_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1983,7 +2395,88 @@ func (x *RemoveTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveTokenResponse.ProtoReflect.Descriptor instead.
 func (*RemoveTokenResponse) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
+type RollGossipKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollGossipKeyRequest) Reset() {
+	*x = RollGossipKeyRequest{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollGossipKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollGossipKeyRequest) ProtoMessage() {}
+
+func (x *RollGossipKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollGossipKeyRequest.ProtoReflect.Descriptor instead.
+func (*RollGossipKeyRequest) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+type RollGossipKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ring's version from now on.
+	Version       uint64 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollGossipKeyResponse) Reset() {
+	*x = RollGossipKeyResponse{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollGossipKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollGossipKeyResponse) ProtoMessage() {}
+
+func (x *RollGossipKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollGossipKeyResponse.ProtoReflect.Descriptor instead.
+func (*RollGossipKeyResponse) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *RollGossipKeyResponse) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
 }
 
 var File_trustcast_v1_admin_proto protoreflect.FileDescriptor
@@ -1996,7 +2489,7 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\x06status\x18\x01 \x01(\v2\x14.trustcast.v1.StatusR\x06status\"\x14\n" +
 	"\x12WatchStatusRequest\"C\n" +
 	"\x13WatchStatusResponse\x12,\n" +
-	"\x06status\x18\x01 \x01(\v2\x14.trustcast.v1.StatusR\x06status\"\xb7\x04\n" +
+	"\x06status\x18\x01 \x01(\v2\x14.trustcast.v1.StatusR\x06status\"\xc0\x05\n" +
 	"\x06Status\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x19\n" +
 	"\bfleet_id\x18\x02 \x01(\tR\afleetId\x12\x16\n" +
@@ -2015,14 +2508,29 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\x04time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12)\n" +
 	"\x10registry_address\x18\r \x01(\tR\x0fregistryAddress\x12!\n" +
 	"\fgrpc_address\x18\x0e \x01(\tR\vgrpcAddress\x12%\n" +
-	"\x0egossip_address\x18\x0f \x01(\tR\rgossipAddress\"\xf4\x01\n" +
+	"\x0egossip_address\x18\x0f \x01(\tR\rgossipAddress\x124\n" +
+	"\tstrangers\x18\x10 \x03(\v2\x16.trustcast.v1.StrangerR\tstrangers\x129\n" +
+	"\vgossip_ring\x18\x11 \x01(\v2\x18.trustcast.v1.GossipRingR\n" +
+	"gossipRing\x12\x16\n" +
+	"\x06paused\x18\x12 \x01(\tR\x06paused\"\x95\x01\n" +
+	"\bStranger\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x127\n" +
+	"\tlast_seen\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\x04R\brequests\x12\x1a\n" +
+	"\brefusals\x18\x04 \x01(\x04R\brefusals\"[\n" +
+	"\n" +
+	"GossipRing\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\tR\x04step\x12\x1f\n" +
+	"\vwaiting_for\x18\x03 \x03(\tR\n" +
+	"waitingFor\"\xf4\x01\n" +
 	"\aServing\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\x12-\n" +
 	"\x12issuer_fingerprint\x18\x02 \x01(\tR\x11issuerFingerprint\x12<\n" +
 	"\fca_not_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"caNotAfter\x12@\n" +
 	"\x0eleaf_not_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fleafNotAfter\x12\"\n" +
-	"\fpredecessors\x18\x05 \x01(\x05R\fpredecessors\"\xad\x02\n" +
+	"\fpredecessors\x18\x05 \x01(\x05R\fpredecessors\"\xd9\x02\n" +
 	"\bRotation\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x1a\n" +
@@ -2032,12 +2540,15 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\vwaiting_for\x18\x06 \x03(\v2\x18.trustcast.v1.WaitingForR\n" +
 	"waitingFor\x12\x18\n" +
 	"\askipped\x18\a \x03(\tR\askipped\x12\x14\n" +
-	"\x05other\x18\b \x01(\tR\x05other\"P\n" +
+	"\x05other\x18\b \x01(\tR\x05other\x12\x12\n" +
+	"\x04mode\x18\t \x01(\tR\x04mode\x12\x16\n" +
+	"\x06frozen\x18\n" +
+	" \x01(\tR\x06frozen\"P\n" +
 	"\n" +
 	"WaitingFor\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06advice\x18\x03 \x01(\tR\x06advice\"\x9f\x04\n" +
+	"\x06advice\x18\x03 \x01(\tR\x06advice\"\xd9\x04\n" +
 	"\x04Host\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -2058,7 +2569,9 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\x12identity_not_after\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x10identityNotAfter\x126\n" +
 	"\benrolled\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\benrolled\x12\x12\n" +
 	"\x04live\x18\x10 \x01(\tR\x04live\x12\x14\n" +
-	"\x05probe\x18\x11 \x01(\tR\x05probe\"@\n" +
+	"\x05probe\x18\x11 \x01(\tR\x05probe\x128\n" +
+	"\n" +
+	"clock_skew\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\tclockSkew\"@\n" +
 	"\x0eAddUserRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\"-\n" +
@@ -2088,7 +2601,7 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"not_before\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x127\n" +
 	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x14\n" +
-	"\x05names\x18\x06 \x03(\tR\x05names\"\xb8\x01\n" +
+	"\x05names\x18\x06 \x03(\tR\x05names\"\xd7\x01\n" +
 	"\fHistoryEntry\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n" +
 	"\brotation\x18\x02 \x01(\x04R\brotation\x12\x1e\n" +
@@ -2097,16 +2610,33 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"generation\x12\x14\n" +
 	"\x05event\x18\x04 \x01(\tR\x05event\x12\x0e\n" +
 	"\x02by\x18\x05 \x01(\tR\x02by\x12\x16\n" +
-	"\x06detail\x18\x06 \x01(\tR\x06detail\"\\\n" +
+	"\x06detail\x18\x06 \x01(\tR\x06detail\x12\x1d\n" +
+	"\n" +
+	"waited_for\x18\a \x03(\tR\twaitedFor\"\xb4\x01\n" +
 	"\x0fRotateCARequest\x12\x12\n" +
 	"\x04skip\x18\x01 \x03(\tR\x04skip\x125\n" +
-	"\bdeadline\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\"h\n" +
+	"\bdeadline\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\x12 \n" +
+	"\vcompromised\x18\x03 \x01(\bR\vcompromised\x12\x18\n" +
+	"\areplace\x18\x04 \x01(\bR\areplace\x12\x1a\n" +
+	"\brotation\x18\x05 \x01(\x04R\brotation\"h\n" +
 	"\x10RotateCAResponse\x12\x1a\n" +
 	"\brotation\x18\x01 \x01(\x04R\brotation\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x18\n" +
-	"\astarted\x18\x03 \x01(\bR\astarted\"\x13\n" +
+	"\astarted\x18\x03 \x01(\bR\astarted\"e\n" +
+	"\x13PlanRotationRequest\x12\x12\n" +
+	"\x04skip\x18\x01 \x03(\tR\x04skip\x12 \n" +
+	"\vcompromised\x18\x02 \x01(\bR\vcompromised\x12\x18\n" +
+	"\areplace\x18\x03 \x01(\bR\areplace\"\x97\x01\n" +
+	"\x14PlanRotationResponse\x12\x18\n" +
+	"\ablocked\x18\x01 \x01(\tR\ablocked\x12/\n" +
+	"\x05hosts\x18\x02 \x03(\v2\x19.trustcast.v1.HostOutlookR\x05hosts\x124\n" +
+	"\tstrangers\x18\x03 \x03(\v2\x16.trustcast.v1.StrangerR\tstrangers\"O\n" +
+	"\vHostOutlook\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x18\n" +
+	"\aoutlook\x18\x02 \x01(\tR\aoutlook\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\x13\n" +
 	"\x11RollbackCARequest\"\x14\n" +
 	"\x12RollbackCAResponse\"'\n" +
 	"\x11RemoveHostRequest\x12\x12\n" +
@@ -2136,7 +2666,10 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\x05state\x18\a \x01(\tR\x05state\"$\n" +
 	"\x12RemoveTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
-	"\x13RemoveTokenResponse2\xc4\a\n" +
+	"\x13RemoveTokenResponse\"\x16\n" +
+	"\x14RollGossipKeyRequest\"1\n" +
+	"\x15RollGossipKeyResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion2\xf5\b\n" +
 	"\fAdminService\x12L\n" +
 	"\tGetStatus\x12\x1e.trustcast.v1.GetStatusRequest\x1a\x1f.trustcast.v1.GetStatusResponse\x12T\n" +
 	"\vWatchStatus\x12 .trustcast.v1.WatchStatusRequest\x1a!.trustcast.v1.WatchStatusResponse0\x01\x12F\n" +
@@ -2145,7 +2678,8 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"RemoveUser\x12\x1f.trustcast.v1.RemoveUserRequest\x1a .trustcast.v1.RemoveUserResponse\x12L\n" +
 	"\tListUsers\x12\x1e.trustcast.v1.ListUsersRequest\x1a\x1f.trustcast.v1.ListUsersResponse\x12C\n" +
 	"\x06ShowCA\x12\x1b.trustcast.v1.ShowCARequest\x1a\x1c.trustcast.v1.ShowCAResponse\x12I\n" +
-	"\bRotateCA\x12\x1d.trustcast.v1.RotateCARequest\x1a\x1e.trustcast.v1.RotateCAResponse\x12O\n" +
+	"\bRotateCA\x12\x1d.trustcast.v1.RotateCARequest\x1a\x1e.trustcast.v1.RotateCAResponse\x12U\n" +
+	"\fPlanRotation\x12!.trustcast.v1.PlanRotationRequest\x1a\".trustcast.v1.PlanRotationResponse\x12O\n" +
 	"\n" +
 	"RollbackCA\x12\x1f.trustcast.v1.RollbackCARequest\x1a .trustcast.v1.RollbackCAResponse\x12O\n" +
 	"\n" +
@@ -2153,7 +2687,8 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\vCreateToken\x12 .trustcast.v1.CreateTokenRequest\x1a!.trustcast.v1.CreateTokenResponse\x12O\n" +
 	"\n" +
 	"ListTokens\x12\x1f.trustcast.v1.ListTokensRequest\x1a .trustcast.v1.ListTokensResponse\x12R\n" +
-	"\vRemoveToken\x12 .trustcast.v1.RemoveTokenRequest\x1a!.trustcast.v1.RemoveTokenResponseB?Z=github.com/trustcast/trustcast/proto/trustcast/v1;trustcastv1b\x06proto3"
+	"\vRemoveToken\x12 .trustcast.v1.RemoveTokenRequest\x1a!.trustcast.v1.RemoveTokenResponse\x12X\n" +
+	"\rRollGossipKey\x12\".trustcast.v1.RollGossipKeyRequest\x1a#.trustcast.v1.RollGossipKeyResponseB?Z=github.com/trustcast/trustcast/proto/trustcast/v1;trustcastv1b\x06proto3"
 
 var (
 	file_trustcast_v1_admin_proto_rawDescOnce sync.Once
@@ -2167,99 +2702,116 @@ func file_trustcast_v1_admin_proto_rawDescGZIP() []byte {
 	return file_trustcast_v1_admin_proto_rawDescData
 }
 
-var file_trustcast_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_trustcast_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_trustcast_v1_admin_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: trustcast.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: trustcast.v1.GetStatusResponse
 	(*WatchStatusRequest)(nil),    // 2: trustcast.v1.WatchStatusRequest
 	(*WatchStatusResponse)(nil),   // 3: trustcast.v1.WatchStatusResponse
 	(*Status)(nil),                // 4: trustcast.v1.Status
-	(*Serving)(nil),               // 5: trustcast.v1.Serving
-	(*Rotation)(nil),              // 6: trustcast.v1.Rotation
-	(*WaitingFor)(nil),            // 7: trustcast.v1.WaitingFor
-	(*Host)(nil),                  // 8: trustcast.v1.Host
-	(*AddUserRequest)(nil),        // 9: trustcast.v1.AddUserRequest
-	(*AddUserResponse)(nil),       // 10: trustcast.v1.AddUserResponse
-	(*RemoveUserRequest)(nil),     // 11: trustcast.v1.RemoveUserRequest
-	(*RemoveUserResponse)(nil),    // 12: trustcast.v1.RemoveUserResponse
-	(*ListUsersRequest)(nil),      // 13: trustcast.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),     // 14: trustcast.v1.ListUsersResponse
-	(*ShowCARequest)(nil),         // 15: trustcast.v1.ShowCARequest
-	(*ShowCAResponse)(nil),        // 16: trustcast.v1.ShowCAResponse
-	(*CertificateInfo)(nil),       // 17: trustcast.v1.CertificateInfo
-	(*HistoryEntry)(nil),          // 18: trustcast.v1.HistoryEntry
-	(*RotateCARequest)(nil),       // 19: trustcast.v1.RotateCARequest
-	(*RotateCAResponse)(nil),      // 20: trustcast.v1.RotateCAResponse
-	(*RollbackCARequest)(nil),     // 21: trustcast.v1.RollbackCARequest
-	(*RollbackCAResponse)(nil),    // 22: trustcast.v1.RollbackCAResponse
-	(*RemoveHostRequest)(nil),     // 23: trustcast.v1.RemoveHostRequest
-	(*RemoveHostResponse)(nil),    // 24: trustcast.v1.RemoveHostResponse
-	(*CreateTokenRequest)(nil),    // 25: trustcast.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),   // 26: trustcast.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),     // 27: trustcast.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),    // 28: trustcast.v1.ListTokensResponse
-	(*TokenInfo)(nil),             // 29: trustcast.v1.TokenInfo
-	(*RemoveTokenRequest)(nil),    // 30: trustcast.v1.RemoveTokenRequest
-	(*RemoveTokenResponse)(nil),   // 31: trustcast.v1.RemoveTokenResponse
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 33: google.protobuf.Duration
+	(*Stranger)(nil),              // 5: trustcast.v1.Stranger
+	(*GossipRing)(nil),            // 6: trustcast.v1.GossipRing
+	(*Serving)(nil),               // 7: trustcast.v1.Serving
+	(*Rotation)(nil),              // 8: trustcast.v1.Rotation
+	(*WaitingFor)(nil),            // 9: trustcast.v1.WaitingFor
+	(*Host)(nil),                  // 10: trustcast.v1.Host
+	(*AddUserRequest)(nil),        // 11: trustcast.v1.AddUserRequest
+	(*AddUserResponse)(nil),       // 12: trustcast.v1.AddUserResponse
+	(*RemoveUserRequest)(nil),     // 13: trustcast.v1.RemoveUserRequest
+	(*RemoveUserResponse)(nil),    // 14: trustcast.v1.RemoveUserResponse
+	(*ListUsersRequest)(nil),      // 15: trustcast.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),     // 16: trustcast.v1.ListUsersResponse
+	(*ShowCARequest)(nil),         // 17: trustcast.v1.ShowCARequest
+	(*ShowCAResponse)(nil),        // 18: trustcast.v1.ShowCAResponse
+	(*CertificateInfo)(nil),       // 19: trustcast.v1.CertificateInfo
+	(*HistoryEntry)(nil),          // 20: trustcast.v1.HistoryEntry
+	(*RotateCARequest)(nil),       // 21: trustcast.v1.RotateCARequest
+	(*RotateCAResponse)(nil),      // 22: trustcast.v1.RotateCAResponse
+	(*PlanRotationRequest)(nil),   // 23: trustcast.v1.PlanRotationRequest
+	(*PlanRotationResponse)(nil),  // 24: trustcast.v1.PlanRotationResponse
+	(*HostOutlook)(nil),           // 25: trustcast.v1.HostOutlook
+	(*RollbackCARequest)(nil),     // 26: trustcast.v1.RollbackCARequest
+	(*RollbackCAResponse)(nil),    // 27: trustcast.v1.RollbackCAResponse
+	(*RemoveHostRequest)(nil),     // 28: trustcast.v1.RemoveHostRequest
+	(*RemoveHostResponse)(nil),    // 29: trustcast.v1.RemoveHostResponse
+	(*CreateTokenRequest)(nil),    // 30: trustcast.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),   // 31: trustcast.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),     // 32: trustcast.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),    // 33: trustcast.v1.ListTokensResponse
+	(*TokenInfo)(nil),             // 34: trustcast.v1.TokenInfo
+	(*RemoveTokenRequest)(nil),    // 35: trustcast.v1.RemoveTokenRequest
+	(*RemoveTokenResponse)(nil),   // 36: trustcast.v1.RemoveTokenResponse
+	(*RollGossipKeyRequest)(nil),  // 37: trustcast.v1.RollGossipKeyRequest
+	(*RollGossipKeyResponse)(nil), // 38: trustcast.v1.RollGossipKeyResponse
+	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 40: google.protobuf.Duration
 }
 var file_trustcast_v1_admin_proto_depIdxs = []int32{
 	4,  // 0: trustcast.v1.GetStatusResponse.status:type_name -> trustcast.v1.Status
 	4,  // 1: trustcast.v1.WatchStatusResponse.status:type_name -> trustcast.v1.Status
-	32, // 2: trustcast.v1.Status.started:type_name -> google.protobuf.Timestamp
-	5,  // 3: trustcast.v1.Status.serving:type_name -> trustcast.v1.Serving
-	6,  // 4: trustcast.v1.Status.rotation:type_name -> trustcast.v1.Rotation
-	8,  // 5: trustcast.v1.Status.hosts:type_name -> trustcast.v1.Host
-	32, // 6: trustcast.v1.Status.time:type_name -> google.protobuf.Timestamp
-	32, // 7: trustcast.v1.Serving.ca_not_after:type_name -> google.protobuf.Timestamp
-	32, // 8: trustcast.v1.Serving.leaf_not_after:type_name -> google.protobuf.Timestamp
-	32, // 9: trustcast.v1.Rotation.started:type_name -> google.protobuf.Timestamp
-	32, // 10: trustcast.v1.Rotation.deadline:type_name -> google.protobuf.Timestamp
-	7,  // 11: trustcast.v1.Rotation.waiting_for:type_name -> trustcast.v1.WaitingFor
-	32, // 12: trustcast.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	32, // 13: trustcast.v1.Host.identity_not_after:type_name -> google.protobuf.Timestamp
-	32, // 14: trustcast.v1.Host.enrolled:type_name -> google.protobuf.Timestamp
-	17, // 15: trustcast.v1.ShowCAResponse.certificates:type_name -> trustcast.v1.CertificateInfo
-	18, // 16: trustcast.v1.ShowCAResponse.history:type_name -> trustcast.v1.HistoryEntry
-	32, // 17: trustcast.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
-	32, // 18: trustcast.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
-	32, // 19: trustcast.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
-	33, // 20: trustcast.v1.RotateCARequest.deadline:type_name -> google.protobuf.Duration
-	33, // 21: trustcast.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Duration
-	32, // 22: trustcast.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	29, // 23: trustcast.v1.ListTokensResponse.tokens:type_name -> trustcast.v1.TokenInfo
-	32, // 24: trustcast.v1.TokenInfo.created:type_name -> google.protobuf.Timestamp
-	32, // 25: trustcast.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
-	0,  // 26: trustcast.v1.AdminService.GetStatus:input_type -> trustcast.v1.GetStatusRequest
-	2,  // 27: trustcast.v1.AdminService.WatchStatus:input_type -> trustcast.v1.WatchStatusRequest
-	9,  // 28: trustcast.v1.AdminService.AddUser:input_type -> trustcast.v1.AddUserRequest
-	11, // 29: trustcast.v1.AdminService.RemoveUser:input_type -> trustcast.v1.RemoveUserRequest
-	13, // 30: trustcast.v1.AdminService.ListUsers:input_type -> trustcast.v1.ListUsersRequest
-	15, // 31: trustcast.v1.AdminService.ShowCA:input_type -> trustcast.v1.ShowCARequest
-	19, // 32: trustcast.v1.AdminService.RotateCA:input_type -> trustcast.v1.RotateCARequest
-	21, // 33: trustcast.v1.AdminService.RollbackCA:input_type -> trustcast.v1.RollbackCARequest
-	23, // 34: trustcast.v1.AdminService.RemoveHost:input_type -> trustcast.v1.RemoveHostRequest
-	25, // 35: trustcast.v1.AdminService.CreateToken:input_type -> trustcast.v1.CreateTokenRequest
-	27, // 36: trustcast.v1.AdminService.ListTokens:input_type -> trustcast.v1.ListTokensRequest
-	30, // 37: trustcast.v1.AdminService.RemoveToken:input_type -> trustcast.v1.RemoveTokenRequest
-	1,  // 38: trustcast.v1.AdminService.GetStatus:output_type -> trustcast.v1.GetStatusResponse
-	3,  // 39: trustcast.v1.AdminService.WatchStatus:output_type -> trustcast.v1.WatchStatusResponse
-	10, // 40: trustcast.v1.AdminService.AddUser:output_type -> trustcast.v1.AddUserResponse
-	12, // 41: trustcast.v1.AdminService.RemoveUser:output_type -> trustcast.v1.RemoveUserResponse
-	14, // 42: trustcast.v1.AdminService.ListUsers:output_type -> trustcast.v1.ListUsersResponse
-	16, // 43: trustcast.v1.AdminService.ShowCA:output_type -> trustcast.v1.ShowCAResponse
-	20, // 44: trustcast.v1.AdminService.RotateCA:output_type -> trustcast.v1.RotateCAResponse
-	22, // 45: trustcast.v1.AdminService.RollbackCA:output_type -> trustcast.v1.RollbackCAResponse
-	24, // 46: trustcast.v1.AdminService.RemoveHost:output_type -> trustcast.v1.RemoveHostResponse
-	26, // 47: trustcast.v1.AdminService.CreateToken:output_type -> trustcast.v1.CreateTokenResponse
-	28, // 48: trustcast.v1.AdminService.ListTokens:output_type -> trustcast.v1.ListTokensResponse
-	31, // 49: trustcast.v1.AdminService.RemoveToken:output_type -> trustcast.v1.RemoveTokenResponse
-	38, // [38:50] is the sub-list for method output_type
-	26, // [26:38] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	39, // 2: trustcast.v1.Status.started:type_name -> google.protobuf.Timestamp
+	7,  // 3: trustcast.v1.Status.serving:type_name -> trustcast.v1.Serving
+	8,  // 4: trustcast.v1.Status.rotation:type_name -> trustcast.v1.Rotation
+	10, // 5: trustcast.v1.Status.hosts:type_name -> trustcast.v1.Host
+	39, // 6: trustcast.v1.Status.time:type_name -> google.protobuf.Timestamp
+	5,  // 7: trustcast.v1.Status.strangers:type_name -> trustcast.v1.Stranger
+	6,  // 8: trustcast.v1.Status.gossip_ring:type_name -> trustcast.v1.GossipRing
+	39, // 9: trustcast.v1.Stranger.last_seen:type_name -> google.protobuf.Timestamp
+	39, // 10: trustcast.v1.Serving.ca_not_after:type_name -> google.protobuf.Timestamp
+	39, // 11: trustcast.v1.Serving.leaf_not_after:type_name -> google.protobuf.Timestamp
+	39, // 12: trustcast.v1.Rotation.started:type_name -> google.protobuf.Timestamp
+	39, // 13: trustcast.v1.Rotation.deadline:type_name -> google.protobuf.Timestamp
+	9,  // 14: trustcast.v1.Rotation.waiting_for:type_name -> trustcast.v1.WaitingFor
+	39, // 15: trustcast.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	39, // 16: trustcast.v1.Host.identity_not_after:type_name -> google.protobuf.Timestamp
+	39, // 17: trustcast.v1.Host.enrolled:type_name -> google.protobuf.Timestamp
+	40, // 18: trustcast.v1.Host.clock_skew:type_name -> google.protobuf.Duration
+	19, // 19: trustcast.v1.ShowCAResponse.certificates:type_name -> trustcast.v1.CertificateInfo
+	20, // 20: trustcast.v1.ShowCAResponse.history:type_name -> trustcast.v1.HistoryEntry
+	39, // 21: trustcast.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
+	39, // 22: trustcast.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
+	39, // 23: trustcast.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
+	40, // 24: trustcast.v1.RotateCARequest.deadline:type_name -> google.protobuf.Duration
+	25, // 25: trustcast.v1.PlanRotationResponse.hosts:type_name -> trustcast.v1.HostOutlook
+	5,  // 26: trustcast.v1.PlanRotationResponse.strangers:type_name -> trustcast.v1.Stranger
+	40, // 27: trustcast.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Duration
+	39, // 28: trustcast.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	34, // 29: trustcast.v1.ListTokensResponse.tokens:type_name -> trustcast.v1.TokenInfo
+	39, // 30: trustcast.v1.TokenInfo.created:type_name -> google.protobuf.Timestamp
+	39, // 31: trustcast.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
+	0,  // 32: trustcast.v1.AdminService.GetStatus:input_type -> trustcast.v1.GetStatusRequest
+	2,  // 33: trustcast.v1.AdminService.WatchStatus:input_type -> trustcast.v1.WatchStatusRequest
+	11, // 34: trustcast.v1.AdminService.AddUser:input_type -> trustcast.v1.AddUserRequest
+	13, // 35: trustcast.v1.AdminService.RemoveUser:input_type -> trustcast.v1.RemoveUserRequest
+	15, // 36: trustcast.v1.AdminService.ListUsers:input_type -> trustcast.v1.ListUsersRequest
+	17, // 37: trustcast.v1.AdminService.ShowCA:input_type -> trustcast.v1.ShowCARequest
+	21, // 38: trustcast.v1.AdminService.RotateCA:input_type -> trustcast.v1.RotateCARequest
+	23, // 39: trustcast.v1.AdminService.PlanRotation:input_type -> trustcast.v1.PlanRotationRequest
+	26, // 40: trustcast.v1.AdminService.RollbackCA:input_type -> trustcast.v1.RollbackCARequest
+	28, // 41: trustcast.v1.AdminService.RemoveHost:input_type -> trustcast.v1.RemoveHostRequest
+	30, // 42: trustcast.v1.AdminService.CreateToken:input_type -> trustcast.v1.CreateTokenRequest
+	32, // 43: trustcast.v1.AdminService.ListTokens:input_type -> trustcast.v1.ListTokensRequest
+	35, // 44: trustcast.v1.AdminService.RemoveToken:input_type -> trustcast.v1.RemoveTokenRequest
+	37, // 45: trustcast.v1.AdminService.RollGossipKey:input_type -> trustcast.v1.RollGossipKeyRequest
+	1,  // 46: trustcast.v1.AdminService.GetStatus:output_type -> trustcast.v1.GetStatusResponse
+	3,  // 47: trustcast.v1.AdminService.WatchStatus:output_type -> trustcast.v1.WatchStatusResponse
+	12, // 48: trustcast.v1.AdminService.AddUser:output_type -> trustcast.v1.AddUserResponse
+	14, // 49: trustcast.v1.AdminService.RemoveUser:output_type -> trustcast.v1.RemoveUserResponse
+	16, // 50: trustcast.v1.AdminService.ListUsers:output_type -> trustcast.v1.ListUsersResponse
+	18, // 51: trustcast.v1.AdminService.ShowCA:output_type -> trustcast.v1.ShowCAResponse
+	22, // 52: trustcast.v1.AdminService.RotateCA:output_type -> trustcast.v1.RotateCAResponse
+	24, // 53: trustcast.v1.AdminService.PlanRotation:output_type -> trustcast.v1.PlanRotationResponse
+	27, // 54: trustcast.v1.AdminService.RollbackCA:output_type -> trustcast.v1.RollbackCAResponse
+	29, // 55: trustcast.v1.AdminService.RemoveHost:output_type -> trustcast.v1.RemoveHostResponse
+	31, // 56: trustcast.v1.AdminService.CreateToken:output_type -> trustcast.v1.CreateTokenResponse
+	33, // 57: trustcast.v1.AdminService.ListTokens:output_type -> trustcast.v1.ListTokensResponse
+	36, // 58: trustcast.v1.AdminService.RemoveToken:output_type -> trustcast.v1.RemoveTokenResponse
+	38, // 59: trustcast.v1.AdminService.RollGossipKey:output_type -> trustcast.v1.RollGossipKeyResponse
+	46, // [46:60] is the sub-list for method output_type
+	32, // [32:46] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_trustcast_v1_admin_proto_init() }
@@ -2273,7 +2825,7 @@ func file_trustcast_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trustcast_v1_admin_proto_rawDesc), len(file_trustcast_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,18 +19,20 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AdminService_GetStatus_FullMethodName   = "/trustcast.v1.AdminService/GetStatus"
-	AdminService_WatchStatus_FullMethodName = "/trustcast.v1.AdminService/WatchStatus"
-	AdminService_AddUser_FullMethodName     = "/trustcast.v1.AdminService/AddUser"
-	AdminService_RemoveUser_FullMethodName  = "/trustcast.v1.AdminService/RemoveUser"
-	AdminService_ListUsers_FullMethodName   = "/trustcast.v1.AdminService/ListUsers"
-	AdminService_ShowCA_FullMethodName      = "/trustcast.v1.AdminService/ShowCA"
-	AdminService_RotateCA_FullMethodName    = "/trustcast.v1.AdminService/RotateCA"
-	AdminService_RollbackCA_FullMethodName  = "/trustcast.v1.AdminService/RollbackCA"
-	AdminService_RemoveHost_FullMethodName  = "/trustcast.v1.AdminService/RemoveHost"
-	AdminService_CreateToken_FullMethodName = "/trustcast.v1.AdminService/CreateToken"
-	AdminService_ListTokens_FullMethodName  = "/trustcast.v1.AdminService/ListTokens"
-	AdminService_RemoveToken_FullMethodName = "/trustcast.v1.AdminService/RemoveToken"
+	AdminService_GetStatus_FullMethodName     = "/trustcast.v1.AdminService/GetStatus"
+	AdminService_WatchStatus_FullMethodName   = "/trustcast.v1.AdminService/WatchStatus"
+	AdminService_AddUser_FullMethodName       = "/trustcast.v1.AdminService/AddUser"
+	AdminService_RemoveUser_FullMethodName    = "/trustcast.v1.AdminService/RemoveUser"
+	AdminService_ListUsers_FullMethodName     = "/trustcast.v1.AdminService/ListUsers"
+	AdminService_ShowCA_FullMethodName        = "/trustcast.v1.AdminService/ShowCA"
+	AdminService_RotateCA_FullMethodName      = "/trustcast.v1.AdminService/RotateCA"
+	AdminService_PlanRotation_FullMethodName  = "/trustcast.v1.AdminService/PlanRotation"
+	AdminService_RollbackCA_FullMethodName    = "/trustcast.v1.AdminService/RollbackCA"
+	AdminService_RemoveHost_FullMethodName    = "/trustcast.v1.AdminService/RemoveHost"
+	AdminService_CreateToken_FullMethodName   = "/trustcast.v1.AdminService/CreateToken"
+	AdminService_ListTokens_FullMethodName    = "/trustcast.v1.AdminService/ListTokens"
+	AdminService_RemoveToken_FullMethodName   = "/trustcast.v1.AdminService/RemoveToken"
+	AdminService_RollGossipKey_FullMethodName = "/trustcast.v1.AdminService/RollGossipKey"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -49,12 +51,16 @@ type AdminServiceClient interface {
 	// RotateCA starts a rotation; with one under way it takes only hosts to skip
 	// and a new deadline.
 	RotateCA(ctx context.Context, in *RotateCARequest, opts ...grpc.CallOption) (*RotateCAResponse, error)
+	// PlanRotation says what a rotation would do to whom, and changes nothing.
+	PlanRotation(ctx context.Context, in *PlanRotationRequest, opts ...grpc.CallOption) (*PlanRotationResponse, error)
 	RollbackCA(ctx context.Context, in *RollbackCARequest, opts ...grpc.CallOption) (*RollbackCAResponse, error)
 	// RemoveHost revokes a host by name or ID.
 	RemoveHost(ctx context.Context, in *RemoveHostRequest, opts ...grpc.CallOption) (*RemoveHostResponse, error)
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
 	ListTokens(ctx context.Context, in *ListTokensRequest, opts ...grpc.CallOption) (*ListTokensResponse, error)
 	RemoveToken(ctx context.Context, in *RemoveTokenRequest, opts ...grpc.CallOption) (*RemoveTokenResponse, error)
+	// RollGossipKey replaces the key that members encrypt gossip with.
+	RollGossipKey(ctx context.Context, in *RollGossipKeyRequest, opts ...grpc.CallOption) (*RollGossipKeyResponse, error)
 }
 
 type adminServiceClient struct {
@@ -144,6 +150,16 @@ func (c *adminServiceClient) RotateCA(ctx context.Context, in *RotateCARequest, 
 	return out, nil
 }
 
+func (c *adminServiceClient) PlanRotation(ctx context.Context, in *PlanRotationRequest, opts ...grpc.CallOption) (*PlanRotationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanRotationResponse)
+	err := c.cc.Invoke(ctx, AdminService_PlanRotation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) RollbackCA(ctx context.Context, in *RollbackCARequest, opts ...grpc.CallOption) (*RollbackCAResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RollbackCAResponse)
@@ -194,6 +210,16 @@ func (c *adminServiceClient) RemoveToken(ctx context.Context, in *RemoveTokenReq
 	return out, nil
 }
 
+func (c *adminServiceClient) RollGossipKey(ctx context.Context, in *RollGossipKeyRequest, opts ...grpc.CallOption) (*RollGossipKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RollGossipKeyResponse)
+	err := c.cc.Invoke(ctx, AdminService_RollGossipKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -210,12 +236,16 @@ type AdminServiceServer interface {
 	// RotateCA starts a rotation; with one under way it takes only hosts to skip
 	// and a new deadline.
 	RotateCA(context.Context, *RotateCARequest) (*RotateCAResponse, error)
+	// PlanRotation says what a rotation would do to whom, and changes nothing.
+	PlanRotation(context.Context, *PlanRotationRequest) (*PlanRotationResponse, error)
 	RollbackCA(context.Context, *RollbackCARequest) (*RollbackCAResponse, error)
 	// RemoveHost revokes a host by name or ID.
 	RemoveHost(context.Context, *RemoveHostRequest) (*RemoveHostResponse, error)
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
 	ListTokens(context.Context, *ListTokensRequest) (*ListTokensResponse, error)
 	RemoveToken(context.Context, *RemoveTokenRequest) (*RemoveTokenResponse, error)
+	// RollGossipKey replaces the key that members encrypt gossip with.
+	RollGossipKey(context.Context, *RollGossipKeyRequest) (*RollGossipKeyResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -247,6 +277,9 @@ func (UnimplementedAdminServiceServer) ShowCA(context.Context, *ShowCARequest) (
 func (UnimplementedAdminServiceServer) RotateCA(context.Context, *RotateCARequest) (*RotateCAResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RotateCA not implemented")
 }
+func (UnimplementedAdminServiceServer) PlanRotation(context.Context, *PlanRotationRequest) (*PlanRotationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanRotation not implemented")
+}
 func (UnimplementedAdminServiceServer) RollbackCA(context.Context, *RollbackCARequest) (*RollbackCAResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RollbackCA not implemented")
 }
@@ -261,6 +294,9 @@ func (UnimplementedAdminServiceServer) ListTokens(context.Context, *ListTokensRe
 }
 func (UnimplementedAdminServiceServer) RemoveToken(context.Context, *RemoveTokenRequest) (*RemoveTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveToken not implemented")
+}
+func (UnimplementedAdminServiceServer) RollGossipKey(context.Context, *RollGossipKeyRequest) (*RollGossipKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RollGossipKey not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -402,6 +438,24 @@ func _AdminService_RotateCA_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_PlanRotation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanRotationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).PlanRotation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_PlanRotation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).PlanRotation(ctx, req.(*PlanRotationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_RollbackCA_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RollbackCARequest)
 	if err := dec(in); err != nil {
@@ -492,6 +546,24 @@ func _AdminService_RemoveToken_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_RollGossipKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RollGossipKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).RollGossipKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_RollGossipKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).RollGossipKey(ctx, req.(*RollGossipKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -524,6 +596,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AdminService_RotateCA_Handler,
 		},
 		{
+			MethodName: "PlanRotation",
+			Handler:    _AdminService_PlanRotation_Handler,
+		},
+		{
 			MethodName: "RollbackCA",
 			Handler:    _AdminService_RollbackCA_Handler,
 		},
@@ -542,6 +618,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveToken",
 			Handler:    _AdminService_RemoveToken_Handler,
+		},
+		{
+			MethodName: "RollGossipKey",
+			Handler:    _AdminService_RollGossipKey_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -451,7 +451,9 @@ type Gossip struct {
 	// The ring: the first key encrypts, all decrypt. 32 bytes each.
 	Keys [][]byte `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
 	// Addresses (host:port) to join through.
-	Peers         []string `protobuf:"bytes,2,rep,name=peers,proto3" json:"peers,omitempty"`
+	Peers []string `protobuf:"bytes,2,rep,name=peers,proto3" json:"peers,omitempty"`
+	// Grows with each change of the ring.
+	Version       uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -500,6 +502,13 @@ func (x *Gossip) GetPeers() []string {
 	return nil
 }
 
+func (x *Gossip) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // Report is what a host has, and what it proved about it.
 type Report struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -528,7 +537,9 @@ type Report struct {
 	Gossip  string `protobuf:"bytes,12,opt,name=gossip,proto3" json:"gossip,omitempty"`
 	Version string `protobuf:"bytes,13,opt,name=version,proto3" json:"version,omitempty"`
 	// The host's clock, for skew detection.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=time,proto3" json:"time,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=time,proto3" json:"time,omitempty"`
+	// The version of the gossip ring that this host has.
+	GossipVersion uint64 `protobuf:"varint,15,opt,name=gossip_version,json=gossipVersion,proto3" json:"gossip_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -659,6 +670,13 @@ func (x *Report) GetTime() *timestamppb.Timestamp {
 		return x.Time
 	}
 	return nil
+}
+
+func (x *Report) GetGossipVersion() uint64 {
+	if x != nil {
+		return x.GossipVersion
+	}
+	return 0
 }
 
 // Wanted is what a host should have.
@@ -885,10 +903,11 @@ const file_trustcast_v1_agent_proto_rawDesc = "" +
 	"\vSyncRequest\x12,\n" +
 	"\x06report\x18\x01 \x01(\v2\x14.trustcast.v1.ReportR\x06report\"<\n" +
 	"\fSyncResponse\x12,\n" +
-	"\x06wanted\x18\x01 \x01(\v2\x14.trustcast.v1.WantedR\x06wanted\"2\n" +
+	"\x06wanted\x18\x01 \x01(\v2\x14.trustcast.v1.WantedR\x06wanted\"L\n" +
 	"\x06Gossip\x12\x12\n" +
 	"\x04keys\x18\x01 \x03(\fR\x04keys\x12\x14\n" +
-	"\x05peers\x18\x02 \x03(\tR\x05peers\"\xbf\x03\n" +
+	"\x05peers\x18\x02 \x03(\tR\x05peers\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"\xe6\x03\n" +
 	"\x06Report\x12\x12\n" +
 	"\x04boot\x18\x01 \x01(\x04R\x04boot\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1a\n" +
@@ -907,7 +926,8 @@ const file_trustcast_v1_agent_proto_rawDesc = "" +
 	"\aproblem\x18\v \x01(\tR\aproblem\x12\x16\n" +
 	"\x06gossip\x18\f \x01(\tR\x06gossip\x12\x18\n" +
 	"\aversion\x18\r \x01(\tR\aversion\x12.\n" +
-	"\x04time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x96\x03\n" +
+	"\x04time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12%\n" +
+	"\x0egossip_version\x18\x0f \x01(\x04R\rgossipVersion\"\x96\x03\n" +
 	"\x06Wanted\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1a\n" +
 	"\brotation\x18\x02 \x01(\x04R\brotation\x12\x1e\n" +
