@@ -161,7 +161,7 @@ func (n *node) reports() []authority.HostReport {
 		s := n.fleet.State(h.ID)
 		out[i] = authority.HostReport{
 			ID: h.ID, Name: h.Name, Covered: s.Covered, Present: s.Present, Connected: s.Connected,
-			Evidence: s.Evidence, Received: s.Received,
+			Evidence: s.Evidence, Received: s.Received, Generation: s.Generation,
 		}
 	}
 	return out

@@ -126,7 +126,7 @@ func change(req, resp any) (verb, object string, changes bool) {
 	case *pb.RemoveUserRequest:
 		return "user rm", r.GetName(), true
 	case *pb.RotateCARequest:
-		return "ca rotate", strings.Join(r.GetSkip(), " "), true
+		return "ca rotate", rotationObject(r), true
 	case *pb.RollbackCARequest:
 		return "ca rollback", "", true
 	case *pb.RemoveHostRequest:

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -118,50 +117,10 @@ func (a *adminAPI) ShowCA(context.Context, *pb.ShowCARequest) (*pb.ShowCARespons
 	for _, e := range s.History {
 		resp.History = append(resp.History, &pb.HistoryEntry{
 			Time: timestamppb.New(e.Time), Rotation: e.Rotation, Generation: e.Generation,
-			Event: e.Event, By: e.By, Detail: e.Detail,
+			Event: e.Event, By: e.By, Detail: e.Detail, WaitedFor: e.WaitedFor,
 		})
 	}
 	return resp, nil
-}
-
-// RotateCA starts a rotation. Hosts to skip are checked first; with a rotation
-// under way, only skips and deadline are taken.
-func (a *adminAPI) RotateCA(ctx context.Context, req *pb.RotateCARequest) (*pb.RotateCAResponse, error) {
-	n, by := a.node, callerName(ctx)
-	var skip []identity.Host
-	for _, name := range req.GetSkip() {
-		h, err := n.identity.Host(name)
-		if err != nil {
-			return nil, reply(err)
-		}
-		skip = append(skip, h)
-	}
-	patience := req.GetDeadline().AsDuration()
-	if patience < 0 {
-		return nil, reply(fmt.Errorf("%w: --deadline %s: give a positive duration, for example 10m", identity.ErrInvalid, patience))
-	}
-	number, generation, err := n.authority.Rotate(by, patience)
-	adjusts := n.authority.UnderWay() && (len(skip) > 0 || patience > 0)
-	if err != nil && !adjusts {
-		return nil, reply(err)
-	}
-	started := err == nil
-	for _, h := range skip {
-		if err := n.authority.Skip(by, h.ID, h.Name); err != nil {
-			return nil, reply(err)
-		}
-	}
-	if !started && patience > 0 {
-		if err := n.authority.Wait(by, patience); err != nil {
-			return nil, reply(err)
-		}
-	}
-	return &pb.RotateCAResponse{Rotation: number, Generation: generation, Started: started}, nil
-}
-
-// RollbackCA takes a staged rotation back.
-func (a *adminAPI) RollbackCA(ctx context.Context, _ *pb.RollbackCARequest) (*pb.RollbackCAResponse, error) {
-	return &pb.RollbackCAResponse{}, reply(a.node.authority.Rollback(callerName(ctx)))
 }
 
 // RemoveHost revokes a host and closes its stream.

@@ -185,7 +185,7 @@ func (n *node) openAuthority(keys *records.Keys) error {
 		Records: n.store, Keys: keys, Names: n.names, Subject: subject,
 		CALife: n.cfg.CALife, LeafLife: n.cfg.LeafLife,
 		Tick: n.cfg.Tick, Deadline: n.cfg.Deadline, Window: window,
-		Hosts: n.reports, Cover: n.fleet.Cover,
+		Hosts: n.reports, Cover: n.fleet.Cover, Uncover: n.fleet.Uncover,
 		Publish: n.edge.Publish,
 		Announce: func() {
 			select {

@@ -49,8 +49,11 @@ func (n *node) status() (*pb.Status, error) {
 
 func rotationStatus(state authority.State, hosts []identity.Host) *pb.Rotation {
 	r := state.Rotation
-	out := &pb.Rotation{Phase: string(r.Phase), Number: r.Number, Rollback: r.Rollback}
-	if r.Phase == authority.Idle {
+	out := &pb.Rotation{Phase: string(r.Phase), Number: r.Number, Rollback: r.Rollback, Mode: "planned", Frozen: state.Frozen}
+	if r.Compromised {
+		out.Mode = "compromised"
+	}
+	if r.Phase == authority.Idle && !r.Restored {
 		return out
 	}
 	out.Started, out.Deadline = timeOrNil(r.Started), timeOrNil(r.Deadline)
@@ -125,7 +128,7 @@ func (n *node) warnings(s *pb.Status) []string {
 	left := time.Until(s.GetServing().GetCaNotAfter().AsTime())
 	switch {
 	case left <= 0:
-		out = append(out, "the registry CA has ended and no pull works: replace it with `trustcast ca rotate`, passing over the hosts with --skip; they get the new one afterwards")
+		out = append(out, "the registry CA has ended and no pull works: it is being replaced, and each host pulls again once it has the new one")
 	case left < warnBefore && n.cfg.CALife > 2*warnBefore:
 		out = append(out, fmt.Sprintf("the registry CA ends in %d days: rotate it with `trustcast ca rotate`", int(left.Hours()/24)))
 	}

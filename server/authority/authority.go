@@ -12,6 +12,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -27,6 +28,8 @@ type HostReport struct {
 	Removed, Covered, Present bool
 	// Connected: a stream is open.
 	Connected bool
+	// Generation is the newest that it was ever known to have.
+	Generation uint64
 	// Evidence of the newest stream, nil for none, and when it was received.
 	Evidence *certs.Evidence
 	Received time.Time
@@ -46,9 +49,13 @@ type Config struct {
 	Tick, Deadline time.Duration
 	// Window is when rotations by age may start; the zero value is always.
 	Window Window
-	// Hosts lists the fleet; Cover marks a host as covered, durably.
-	Hosts func() []HostReport
-	Cover func(id string) error
+	// Hosts lists the fleet; Cover and Uncover say durably whether the promises
+	// cover a host.
+	Hosts          func() []HostReport
+	Cover, Uncover func(id string) error
+	// ClockOff says that this server's clock cannot be relied on: nothing happens
+	// by time alone then. Nil: never.
+	ClockOff func() bool
 	// Publish makes the edge serve current and offer next (nil: nothing).
 	Publish func(current, next map[string]*tls.Certificate) error
 	// Announce is called after the edge took a changed record; it must not
@@ -68,9 +75,10 @@ type Authority struct {
 	rev    uint64 // revision in the store
 	wanted Wanted // derived from rec
 
-	serving   Serving // what the edge was last given
-	published uint64  // the Rotation.Rev of it; 0: nothing yet
-	complaint string  // last error of Run, to log each only once
+	serving   Serving  // what the edge was last given
+	published uint64   // the Rotation.Rev of it; 0: nothing yet
+	complaint string   // last error of Run, to log each only once
+	held      []string // whom the next step waited for last
 	// doomed are keys that the record forgot and that are still to be destroyed.
 	doomed []records.KeyID
 }
@@ -88,7 +96,7 @@ func Create(cfg Config, now time.Time, by string) (certs.Bundle, error) {
 		return certs.Bundle{}, err
 	}
 	rec := record{Rotation: First(), CAs: []caRecord{ca}, Leaves: leaves}
-	rec.note(now, "created", by, signer.Cert.Subject.CommonName)
+	rec.note(Entry{Time: now, Event: "created", By: by, Detail: signer.Cert.Subject.CommonName})
 	if _, err := cfg.Records.Put(recordName, 0, rec); err != nil {
 		return certs.Bundle{}, fmt.Errorf("create registry CA: %w", err)
 	}
@@ -177,17 +185,47 @@ func (a *Authority) step(now time.Time) (again bool, err error) {
 		return false, err
 	}
 	v := a.view(now)
+	before := a.rec.Rotation
+	if len(before.Uncover) > 0 {
+		return true, a.uncover(now)
+	}
 	if err := a.cover(v); err != nil {
 		return false, err
 	}
-	before := a.rec.Rotation
 	if faulty("no-gate") {
 		v.Hosts = nil
 	}
 	if next := before.Advance(v); next.Rev != before.Rev {
-		return true, a.change(next, now, "evidence", passedOver(next, v))
+		return true, a.change(next, now, cause(before, v), wentOnWithout(before, next, v))
+	}
+	if waits := before.Waiting(v); len(waits) > 0 {
+		a.held = hostsOf(waits)
+	}
+	if before.superseded(v) {
+		return false, errors.New(before.Frozen(v))
 	}
 	return a.renew(v)
+}
+
+// hostsOf names whom a step waits for, bounded.
+func hostsOf(waits []Wait) []string {
+	var names []string
+	for _, w := range waits[:min(len(waits), maxNamed)] {
+		names = append(names, w.Host)
+	}
+	return names
+}
+
+// uncover makes the hosts' own records say what the rotation decided.
+func (a *Authority) uncover(now time.Time) error {
+	r := a.rec.Rotation
+	for _, id := range r.Uncover {
+		if err := a.cfg.Uncover(id); err != nil {
+			return fmt.Errorf("uncover host %s: %w", id, err)
+		}
+	}
+	a.cfg.Log.Warn("hosts are not covered until they come back", "count", len(r.Uncover), "rotation", r.Number)
+	return a.change(r.Uncovered(), now, "evidence", "")
 }
 
 func (a *Authority) complain(err error) {
@@ -215,15 +253,31 @@ func (a *Authority) cover(v View) error {
 	return nil
 }
 
-// Rotate starts a rotation. Patience is how long gone hosts are waited for
-// after each step; 0: the configured deadline.
-func (a *Authority) Rotate(by string, patience time.Duration) (number, generation uint64, err error) {
-	if patience == 0 {
-		patience = a.cfg.Deadline
-	}
-	err = a.event(by, "", func(v View) (Rotation, error) { return a.rec.Rotation.Rotate(v, patience) })
+// Rotate starts a rotation.
+func (a *Authority) Rotate(by string, s Start) (number, generation uint64, err error) {
+	s = a.patient(s)
+	err = a.event(by, "", func(v View) (Rotation, error) { return a.rec.Rotation.begin(v, s) })
 	w := a.Wanted()
 	return w.Number, w.Bundle.Generation, err
+}
+
+// patient fills in how long gone hosts are waited for; a theft has its own time.
+func (a *Authority) patient(s Start) Start {
+	switch {
+	case s.Patience != 0:
+	case s.Compromised:
+		s.Patience = compromisedPatience
+	default:
+		s.Patience = a.cfg.Deadline
+	}
+	return s
+}
+
+// Plan says what Rotate would do now; nothing changes. skip are host IDs.
+func (a *Authority) Plan(s Start, skip []string) Plan {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rec.Rotation.Plan(a.view(time.Now()), a.patient(s), skip)
 }
 
 // Skip passes over a host for the rest of the rotation under way.
@@ -236,9 +290,14 @@ func (a *Authority) Wait(by string, patience time.Duration) error {
 	return a.event(by, patience.String(), func(v View) (Rotation, error) { return a.rec.Rotation.Wait(v, patience) })
 }
 
-// Rollback takes a staged rotation back.
+// Rollback takes a rotation back, if that is possible.
 func (a *Authority) Rollback(by string) error {
-	return a.event(by, "", func(View) (Rotation, error) { return a.rec.Rotation.TakeBack() })
+	return a.event(by, "", func(v View) (Rotation, error) { return a.rec.Rotation.TakeBack(v) })
+}
+
+// ServeNow opens the edge after a restore without waiting for hosts.
+func (a *Authority) ServeNow(by string) error {
+	return a.event(by, "", func(v View) (Rotation, error) { return a.rec.Rotation.ServeNow(v) })
 }
 
 // event lets one event happen and wakes Run, which does what follows from it.

@@ -53,6 +53,12 @@ func newRig(t *testing.T) *rig {
 			}
 			return nil
 		},
+		Uncover: func(id string) error {
+			for i := range r.hosts {
+				r.hosts[i].Covered = r.hosts[i].Covered && r.hosts[i].ID != id
+			}
+			return nil
+		},
 		Publish:  r.publish,
 		Announce: func() { r.saw = append(r.saw, "announce") },
 		Log:      slog.New(slog.DiscardHandler),
@@ -151,7 +157,7 @@ func TestKeysFollowTheRecord(t *testing.T) {
 		}
 	}
 	check("idle", 1)
-	if _, _, err := r.a.Rotate("test", 0); err != nil {
+	if _, _, err := r.a.Rotate("test", Start{}); err != nil {
 		t.Fatal(err)
 	}
 	r.steps()
@@ -174,7 +180,7 @@ func TestKeysFollowTheRecord(t *testing.T) {
 func TestReopenInEachPhase(t *testing.T) {
 	r := newRig(t)
 	r.ack("web-1")
-	if _, _, err := r.a.Rotate("test", 0); err != nil {
+	if _, _, err := r.a.Rotate("test", Start{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []Phase{Staged, Switched, Retiring, Idle} {
@@ -202,7 +208,7 @@ func TestReopenInEachPhase(t *testing.T) {
 func TestPublishBeforeAnnounce(t *testing.T) {
 	r := newRig(t)
 	r.saw = nil
-	if _, _, err := r.a.Rotate("test", 0); err != nil {
+	if _, _, err := r.a.Rotate("test", Start{}); err != nil {
 		t.Fatal(err)
 	}
 	if len(r.saw) != 0 {
@@ -222,7 +228,7 @@ func TestRefusedNextHoldsTheSwitch(t *testing.T) {
 	r := newRig(t)
 	r.ack("web-1")
 	r.refuse = errors.New("the name is wrong")
-	if _, _, err := r.a.Rotate("test", 0); err != nil {
+	if _, _, err := r.a.Rotate("test", Start{}); err != nil {
 		t.Fatal(err)
 	}
 	r.steps()

@@ -1,7 +1,8 @@
 package authority
 
 import (
-	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -18,8 +19,12 @@ func (a *Authority) change(next Rotation, now time.Time, by, detail string) erro
 	}
 	event := eventOf(rec.Rotation, next)
 	rec.Rotation = next
-	rec.note(now, event, by, detail)
-	return a.write(rec, event)
+	rec.note(Entry{Time: now, Event: event, By: by, Detail: detail, WaitedFor: a.held})
+	if err := a.write(rec, event); err != nil {
+		return err
+	}
+	a.held = nil
+	return nil
 }
 
 // write makes rec durable and current. The caller holds mu.
@@ -52,12 +57,21 @@ func (a *Authority) destroy() error {
 	return nil
 }
 
-// stage adds the certificates of a new CA: itself, its predecessor signed by
-// the active one, and its leaves.
+// stage adds the certificates of a new CA: itself, its leaves, and its predecessor
+// signed by the active one, unless that one's key is stolen.
 func (a *Authority) stage(rec record, next Rotation, now time.Time) (record, error) {
 	ca, signer, err := a.maker.newCA(next.Other, now)
 	if err != nil {
 		return rec, err
+	}
+	leaves, err := a.maker.newLeaves(next.Other, signer, now)
+	if err != nil {
+		return rec, err
+	}
+	rec.CAs = append(slices.Clone(rec.CAs), ca)
+	rec.Leaves = append(slices.Clone(rec.Leaves), leaves...)
+	if len(next.OtherChain) == 0 {
+		return rec, nil
 	}
 	active, err := rec.signer(a.cfg.Keys, next.Active)
 	if err != nil {
@@ -67,19 +81,21 @@ func (a *Authority) stage(rec record, next Rotation, now time.Time) (record, err
 	if err != nil {
 		return rec, err
 	}
-	leaves, err := a.maker.newLeaves(next.Other, signer, now)
-	if err != nil {
-		return rec, err
-	}
-	rec.CAs = append(append([]caRecord(nil), rec.CAs...), ca)
-	rec.Links = append([]linkRecord{{Link: next.OtherChain[0], Cert: link.Raw}}, rec.Links...)
-	rec.Leaves = append(append([]leafRecord(nil), rec.Leaves...), leaves...)
+	rec.Links = append([]linkRecord{{Link: next.OtherChain[0], Cert: link.Raw, Ends: link.NotAfter}}, rec.Links...)
 	return rec, nil
 }
 
 // eventOf names the step between two records for the history.
 func eventOf(before, after Rotation) string {
 	switch {
+	case after.Restored && !before.Restored:
+		return "restore"
+	case before.Restored && !after.Restored:
+		return "open"
+	case after.Number > before.Number && after.Compromised:
+		return "compromise"
+	case after.Number > before.Number && before.Phase != Idle:
+		return "replace"
 	case after.Number > before.Number:
 		return "rotate"
 	case before.Phase == Staged && after.Phase == Switched:
@@ -92,6 +108,10 @@ func eventOf(before, after Rotation) string {
 		return "done"
 	case len(after.Skipped) > len(before.Skipped):
 		return "skip"
+	case len(after.Chain)+len(after.OtherChain) < len(before.Chain)+len(before.OtherChain):
+		return "prune"
+	case len(after.Uncover) < len(before.Uncover):
+		return "uncover"
 	case after.Patience != before.Patience || !after.Deadline.Equal(before.Deadline):
 		return "deadline"
 	default:
@@ -99,22 +119,37 @@ func eventOf(before, after Rotation) string {
 	}
 }
 
-// maxNamed bounds the hosts that one line of the history names.
-const maxNamed = 20
-
-// passedOver names the hosts that a step did not wait for.
-func passedOver(next Rotation, v View) string {
-	var names []string
+// wentOnWithout names the hosts that a step left behind or did not wait for.
+func wentOnWithout(before, next Rotation, v View) string {
+	var left, passed []string
 	for _, h := range v.Hosts {
-		if h.Covered && !h.Removed && next.Phase != Idle && !next.Complete(h, v) && !next.waited(h, v) {
-			names = append(names, h.Name)
+		switch {
+		case !before.covers(h):
+		case slices.Contains(next.Uncover, h.ID):
+			left = append(left, h.Name)
+		case next.Phase != Idle && !next.Complete(h, v) && !next.waited(h, v):
+			passed = append(passed, h.Name)
 		}
 	}
-	if len(names) == 0 {
-		return ""
+	var parts []string
+	if len(left) > 0 {
+		parts = append(parts, "left behind, fail until they come back: "+someOf(left))
 	}
-	if more := len(names) - maxNamed; more > 0 {
-		return fmt.Sprintf("not waited for: %v and %d more", names[:maxNamed], more)
+	if len(passed) > 0 {
+		parts = append(parts, "not waited for: "+someOf(passed))
 	}
-	return fmt.Sprintf("not waited for: %v", names)
+	return strings.Join(parts, "; ")
+}
+
+// cause says what made a step happen: evidence, the deadline after a theft, or a
+// CA that is about to end.
+func cause(before Rotation, v View) string {
+	switch {
+	case len(before.Waiting(v)) == 0:
+		return "evidence"
+	case before.pressing(v):
+		return "end of the CA"
+	default:
+		return "deadline"
+	}
 }

@@ -3,6 +3,7 @@ package authority
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,15 +20,24 @@ type play struct {
 	stuck   bool // the edge takes nothing new
 	hosts   []*actor
 	out     strings.Builder
+	life    time.Duration // of CAs made from now on
+	lives   map[CAID]Life
+	ends    map[Link]time.Time
+	lawless bool // S1 and S4 are broken from outside
+	clock   bool // the server's clock cannot be relied on
 	// wasCovered before the last event, by name.
 	wasCovered map[string]bool
-	broken     string // the first invariant about a step that did not hold
+	// backup of the record, and of the hosts' own by ID.
+	backup      Rotation
+	backupHosts map[string]Host
+	broken        string // the first invariant about a step that did not hold
 }
 
 // actor is a host: what is on its disk, and what it reported last.
 type actor struct {
 	Host
 	disk    []CAID // roots on disk
+	known   uint64 // the generation that the fleet's record has
 	gen     uint64 // the generation they belong to
 	at      time.Time
 	refuses bool
@@ -40,16 +50,45 @@ const (
 )
 
 func newPlay() *play {
-	p := &play{rec: First(), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), wasCovered: map[string]bool{}}
+	p := &play{
+		rec: First(), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), wasCovered: map[string]bool{},
+		life: 365 * 24 * time.Hour, lives: map[CAID]Life{}, ends: map[Link]time.Time{},
+	}
+	p.lives[1] = Life{From: p.now, Until: p.now.Add(p.life)}
 	p.settle()
 	return p
 }
 
+// take makes next the record, and the CA and the link that it names for the first
+// time.
+func (p *play) take(next Rotation) {
+	if next.LastCA != p.rec.LastCA {
+		p.lives[next.LastCA] = Life{From: p.now, Until: p.now.Add(p.life)}
+	}
+	for _, l := range next.OtherChain {
+		if _, known := p.ends[l]; !known {
+			p.ends[l] = p.lives[l.CA].Until
+			if by := p.lives[l.By].Until; by.Before(p.ends[l]) {
+				p.ends[l] = by
+			}
+		}
+	}
+	p.rec = next
+}
+
 func (p *play) view() View {
-	v := View{Now: p.now, Tick: playTick, Serving: p.serving}
+	v := View{Now: p.now, Tick: playTick, Serving: p.serving, ClockOff: p.clock, Active: p.lives[p.rec.Active], Other: p.lives[p.rec.Other]}
+	for _, chain := range [][]Link{p.rec.Chain, p.rec.OtherChain} {
+		for _, l := range chain {
+			if !p.now.Before(p.ends[l]) {
+				v.Ended = append(v.Ended, l)
+			}
+		}
+	}
 	for _, h := range p.hosts {
 		seen := h.Host
 		seen.Connected = h.Present
+		seen.Generation = h.known
 		if h.Evidence != nil {
 			e := *h.Evidence
 			e.Age = p.now.Sub(h.at)
@@ -68,6 +107,10 @@ func (p *play) settle() {
 
 // load makes the edge serve the record.
 func (p *play) load() {
+	if p.rec.Restored { // a restart with a restored record
+		p.serving = Serving{}
+		return
+	}
 	p.serving = Serving{Active: p.rec.Active, Chain: p.rec.Chain}
 	if p.rec.Phase == Staged && !p.rec.Rollback {
 		p.serving.Next = p.rec.Other
@@ -78,6 +121,14 @@ func (p *play) load() {
 func (p *play) run() {
 	for {
 		p.settle()
+		for _, id := range p.rec.Uncover {
+			p.actor(id).Covered = false
+			fmt.Fprintf(&p.out, "  %s is not covered any more\n", id)
+		}
+		if len(p.rec.Uncover) > 0 {
+			p.take(p.rec.Uncovered())
+			continue
+		}
 		for _, h := range p.view().Hosts {
 			if !h.Covered && !h.Removed && h.Evidence != nil && p.rec.Complete(h, p.view()) {
 				p.actor(h.ID).Covered = true
@@ -88,10 +139,17 @@ func (p *play) run() {
 		if next.Rev == p.rec.Rev {
 			return
 		}
-		fmt.Fprintf(&p.out, "  %s -> %s\n", p.rec.Phase, next.Phase)
+		fmt.Fprintf(&p.out, "  %s\n", stepText(p.rec, next))
 		p.checkStep(p.rec, next)
-		p.rec = next
+		p.take(next)
 	}
+}
+
+func stepText(before, after Rotation) string {
+	if before.Phase != after.Phase {
+		return fmt.Sprintf("%s -> %s", before.Phase, after.Phase)
+	}
+	return eventOf(before, after)
 }
 
 func (p *play) actor(name string) *actor {
@@ -115,7 +173,7 @@ func (p *play) ack(h *actor) {
 	if h.broken {
 		e.Problem = "x.crt is a directory"
 	}
-	if p.rec.Phase == Staged {
+	if p.rec.Phase == Staged && !p.rec.Rollback {
 		e.Probe = certs.OK
 	}
 	for _, ca := range h.disk {
@@ -123,13 +181,29 @@ func (p *play) ack(h *actor) {
 			e.Solo = append(e.Solo, ca)
 		}
 	}
-	if !trusts(h.disk, Serving{Active: p.rec.Active, Chain: p.rec.Chain}) {
+	switch {
+	case p.serving.Active == 0:
+		e.Live, e.Probe = certs.Unreachable, certs.NotTried
+	case !p.verifies(h.disk, p.serving):
 		e.Live = certs.Refused
 	}
+	h.known = max(h.known, h.gen)
 	if h.refuses {
 		e.Probe, e.Live, e.Problem = certs.Refused, certs.Refused, "the name is wrong"
 	}
 	h.Evidence, h.at = e, p.now
+}
+
+// verifies says whether a client with a disk accepts what is served now: trusts,
+// but for what has ended.
+func (p *play) verifies(disk []CAID, s Serving) bool {
+	if p.clock { // nobody here knows what has ended
+		return trusts(disk, s)
+	}
+	alive := func(ca CAID) bool { return p.now.Before(p.lives[ca].Until) }
+	disk = slices.DeleteFunc(slices.Clone(disk), func(ca CAID) bool { return !alive(ca) })
+	s.Chain = slices.DeleteFunc(slices.Clone(s.Chain), func(l Link) bool { return !p.now.Before(p.ends[l]) })
+	return alive(s.Active) && trusts(disk, s)
 }
 
 // trusts says whether a disk verifies what is served: it holds the issuer, or a
@@ -159,15 +233,17 @@ func (p *play) checkStep(before, after Rotation) {
 		complain("S4: the generation fell")
 	case after.Generation == before.Generation && !slices.Equal(after.Bundle, before.Bundle):
 		complain("S4: the bundle changed under one generation")
-	case before.Phase == Retiring && after.Phase != Idle:
+	case before.Phase == Retiring && after.Phase != Idle && after.Phase != Retiring:
 		complain("S7: a way back from retiring")
 	}
+	switches := before.Phase == Staged && after.Phase == Switched
 	retires := before.Phase == Switched && after.Phase == Retiring
-	if after.Phase != Switched && !retires {
+	hurried := before.Compromised || before.pressing(p.view())
+	if !switches && !retires || hurried {
 		return
 	}
 	for _, h := range p.hosts {
-		mayLack := h.Removed || !h.Covered || slices.Contains(before.Skipped, h.ID) || !h.Present && !p.now.Before(before.Deadline)
+		mayLack := h.Removed || slices.Contains(after.Uncover, h.ID) || !h.Covered || slices.Contains(before.Skipped, h.ID) || !h.Present && !p.now.Before(before.Deadline)
 		switch {
 		case mayLack:
 		case !slices.Contains(h.disk, after.Active):
@@ -193,20 +269,82 @@ func (p *play) do(line string) error {
 	case "rotate":
 		var next Rotation
 		if next, err = p.rec.Rotate(p.view(), playPatience); err == nil {
-			p.rec = next
+			p.take(next)
+		}
+	case "replace":
+		var next Rotation
+		if next, err = p.rec.Replace(p.view(), playPatience); err == nil {
+			p.take(next)
+		}
+	case "compromise":
+		var next Rotation
+		if next, err = p.rec.Compromise(p.view(), compromisedPatience); err == nil {
+			p.take(next)
 		}
 	case "rollback":
 		var next Rotation
-		if next, err = p.rec.TakeBack(); err == nil {
-			p.rec = next
+		if next, err = p.rec.TakeBack(p.view()); err == nil {
+			p.take(next)
 		}
 	case "skip":
 		var next Rotation
 		if next, err = p.rec.Skip(f[1]); err == nil {
-			p.rec = next
+			p.take(next)
 		}
+	case "servenow":
+		var next Rotation
+		if next, err = p.rec.ServeNow(p.view()); err == nil {
+			p.take(next)
+		}
+	case "keep": // a backup is made
+		p.backup, p.backupHosts = p.rec, map[string]Host{}
+		for _, h := range p.hosts {
+			p.backupHosts[h.ID] = h.Host
+		}
+	case "restore": // the server starts anew from the backup
+		if p.backup.Rev == 0 {
+			break
+		}
+		p.take(p.backup.Restore(floorAt(p.now)))
+		p.load()
+		for _, h := range p.hosts {
+			kept := p.backupHosts[h.ID]
+			h.Evidence, h.Present, h.known, h.Covered, h.Removed = nil, true, 0, kept.Covered, kept.Removed
+			p.wasCovered[h.Name] = h.Covered
+		}
+	case "copy": // an old copy of the server's state is started: nothing is promised
+		p.lawless = true
+		p.take(p.backup)
+		p.load()
+		for _, h := range p.hosts {
+			h.Evidence, h.Present = nil, true
+		}
+	case "claim": // a host lies about its generation
+		h := p.actor(f[1])
+		p.ack(h)
+		h.Evidence.Generation, err = strconv.ParseUint(f[2], 10, 64)
+	case "clock":
+		p.clock = f[1] == "off"
+	case "life":
+		var d time.Duration
+		if d, err = time.ParseDuration(f[1]); err == nil {
+			p.life = d
+		}
+	case "plan":
+		s := Start{Patience: playPatience}
+		if len(f) > 1 {
+			s = Start{Patience: compromisedPatience, Compromised: true}
+		}
+		plan := p.rec.Plan(p.view(), s, nil)
+		if plan.Blocked != nil {
+			fmt.Fprintf(&p.out, "  blocked: %v\n", plan.Blocked)
+		}
+		for _, o := range plan.Hosts {
+			fmt.Fprintf(&p.out, "  %s %s: %s\n", o.Host, o.What, o.Text)
+		}
+		return nil
 	case "leaf":
-		p.rec = p.rec.RenewLeaf()
+		p.take(p.rec.RenewLeaf())
 	case "ack": // install what is wanted and report it
 		for _, name := range f[1:] {
 			p.install(p.actor(name))

@@ -14,6 +14,11 @@ func (a *Authority) publish() error {
 	if a.published == r.Rev {
 		return nil
 	}
+	if r.Restored { // hosts are told, but nothing is served yet
+		a.published = r.Rev
+		a.cfg.Announce()
+		return nil
+	}
 	current, err := a.rec.pairs(a.cfg.Keys, r.Active, servedLinks(r.Chain))
 	if err != nil {
 		return err
@@ -67,16 +72,17 @@ func (a *Authority) Publish() error {
 	return a.publish()
 }
 
-// UnderWay says whether a rotation is between its start and its end.
+// UnderWay says whether hosts are waited for: a rotation is between its start and
+// its end, or the server was restored and is not open yet.
 func (a *Authority) UnderWay() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.rec.Rotation.Phase != Idle
+	return a.rec.Rotation.Phase != Idle || a.rec.Rotation.Restored
 }
 
 // Settled says whether the edge serves what the record says.
 func (a *Authority) Settled() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.published == a.rec.Rotation.Rev
+	return a.published == a.rec.Rotation.Rev && !a.rec.Rotation.Restored
 }

@@ -33,13 +33,15 @@ type record struct {
 type caRecord struct {
 	ID   CAID   `json:"id"`
 	Cert []byte `json:"cert"`
-	// Key is empty once the rotation has forgotten the CA.
+	// Key is empty when only the certificate is left, in the bundle.
 	Key records.KeyID `json:"key,omitempty"`
 }
 
 type linkRecord struct {
 	Link
 	Cert []byte `json:"cert"`
+	// Ends is the certificate's end.
+	Ends time.Time `json:"ends"`
 }
 
 type leafRecord struct {
@@ -56,20 +58,23 @@ type Entry struct {
 	Time       time.Time `json:"time"`
 	Rotation   uint64    `json:"rotation"`
 	Generation uint64    `json:"generation"`
-	// Event is "created", "rotate", "switch", "retire", "done", "rollback",
-	// "skip", "deadline" or "leaf".
+	// Event is "created", "rotate", "replace", "compromise", "switch", "retire",
+	// "done", "rollback", "skip", "deadline", "leaf", "prune", "uncover",
+	// "restore", "open" or "gossip".
 	Event string `json:"event"`
-	// By is the operator ("uid 0"), "age", or "evidence".
+	// By is the operator ("uid 0"), "age", "evidence", "deadline" or "end of the
+	// CA".
 	By     string `json:"by"`
 	Detail string `json:"detail,omitempty"`
+	// WaitedFor are the hosts that a step waited for last.
+	WaitedFor []string `json:"waited_for,omitempty"`
 }
 
-// note appends to the history, dropping the oldest beyond the bound.
-func (rec *record) note(at time.Time, event, by, detail string) {
-	rec.History = append(slices.Clone(rec.History), Entry{
-		Time: at.UTC(), Rotation: rec.Rotation.Number, Generation: rec.Rotation.Generation,
-		Event: event, By: by, Detail: detail,
-	})
+// note appends to the history, dropping the oldest beyond the bound. Rotation and
+// generation are the record's.
+func (rec *record) note(e Entry) {
+	e.Time, e.Rotation, e.Generation = e.Time.UTC(), rec.Rotation.Number, rec.Rotation.Generation
+	rec.History = append(slices.Clone(rec.History), e)
 	if over := len(rec.History) - maxHistory; over > 0 {
 		rec.History = rec.History[over:]
 	}
@@ -84,14 +89,16 @@ func (rec *record) trim() []records.KeyID {
 		return slices.Contains(r.Chain, l.Link) || slices.Contains(r.OtherChain, l.Link)
 	}
 	rec.Links = slices.DeleteFunc(slices.Clone(rec.Links), func(l linkRecord) bool { return !inChain(l) })
-	live := func(id CAID) bool { return id == r.Active || id == r.Other }
+	live := func(id CAID) bool { return id == r.Active || id == r.Other && id != 0 }
 	var cas []caRecord
 	for _, ca := range rec.CAs {
-		if !live(ca.ID) {
+		if !live(ca.ID) && ca.Key != "" {
 			gone = append(gone, ca.Key)
-			continue
+			ca.Key = ""
 		}
-		cas = append(cas, ca)
+		if live(ca.ID) || slices.Contains(r.Bundle, ca.ID) {
+			cas = append(cas, ca)
+		}
 	}
 	var leaves []leafRecord
 	for _, l := range rec.Leaves {
@@ -109,7 +116,9 @@ func (rec *record) trim() []records.KeyID {
 func (rec record) keys() []records.KeyID {
 	var ids []records.KeyID
 	for _, ca := range rec.CAs {
-		ids = append(ids, ca.Key)
+		if ca.Key != "" {
+			ids = append(ids, ca.Key)
+		}
 	}
 	for _, l := range rec.Leaves {
 		ids = append(ids, l.Key)

@@ -30,6 +30,9 @@ func RenewAt(cert *x509.Certificate, made time.Time) time.Time {
 // renew replaces what is old enough: leaves in any phase, the CA when idle and
 // the window is open.
 func (a *Authority) renew(v View) (again bool, err error) {
+	if v.ClockOff {
+		return false, nil
+	}
 	for _, id := range []CAID{a.rec.Rotation.Active, a.rec.Rotation.Other} {
 		due, err := a.leavesDue(id, v.Now)
 		if err != nil {
@@ -39,7 +42,7 @@ func (a *Authority) renew(v View) (again bool, err error) {
 			return true, a.renewLeaves(id, v.Now)
 		}
 	}
-	if a.rec.Rotation.Phase != Idle || !a.cfg.Window.Open(v.Now) {
+	if a.rec.Rotation.Phase != Idle || a.rec.Rotation.Restored || !a.cfg.Window.Open(v.Now) {
 		return false, nil
 	}
 	cert, err := a.rec.cert(a.rec.Rotation.Active)
@@ -100,7 +103,7 @@ func (a *Authority) renewLeaves(id CAID, now time.Time) error {
 	rec.Leaves = slices.DeleteFunc(slices.Clone(old), func(l leafRecord) bool { return l.CA == id })
 	rec.Leaves = append(rec.Leaves, leaves...)
 	rec.Rotation = rec.Rotation.RenewLeaf()
-	rec.note(now, "leaf", "age", signer.Cert.Subject.CommonName)
+	rec.note(Entry{Time: now, Event: "leaf", By: "age", Detail: signer.Cert.Subject.CommonName})
 	if err := a.write(rec, "leaf"); err != nil {
 		return err
 	}

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/trustcast/trustcast/certs"
 )
 
 // CAID numbers the registry CAs of one server, from 1 on; 0 is none. The pure
@@ -24,9 +22,19 @@ const (
 	Retiring Phase = "retiring" // the bundle has the active CA alone
 )
 
-// maxLinks bounds the predecessors that are served beside a leaf: 16 links are
-// about 8 kB in each handshake, and cover 16 years of yearly rotations.
-const maxLinks = 16
+const (
+	// maxLinks bounds the predecessors that are served beside a leaf: 16 links
+	// are about 8 kB in each handshake, and cover 16 years of yearly rotations.
+	maxLinks = 16
+	// compromisedPatience is how long hosts are waited for when a CA's key is
+	// stolen: every second more is one for the thief, and hosts that are there
+	// need milliseconds.
+	compromisedPatience = 30 * time.Second
+	// A CA that serves again after a rollback must live long enough for a new
+	// rotation: 30 days, or a twelfth of a short life.
+	rollbackLeaves = 30 * 24 * time.Hour
+	rollbackPart   = 12
+)
 
 // ErrNotNow says that an event does not fit the phase; nothing changed.
 var ErrNotNow = errors.New("not now")
@@ -35,6 +43,8 @@ var ErrNotNow = errors.New("not now")
 type Link struct {
 	CA CAID `json:"ca"`
 	By CAID `json:"by"`
+	// Generation is the first whose bundle had CA: who has it needs no older link.
+	Generation uint64 `json:"generation,omitempty"`
 }
 
 // Rotation is the record: the one truth about which CAs exist and what the edge
@@ -48,8 +58,14 @@ type Rotation struct {
 	// Number counts rotations; evidence from an earlier one is void.
 	Number uint64 `json:"number"`
 	Phase  Phase  `json:"phase"`
-	// Rollback: the staged CA is being taken back.
+	// Rollback: the CA that was to come is being taken back.
 	Rollback bool `json:"rollback"`
+	// Compromised: a CA's key is stolen. The new CA is not signed by it, hosts are
+	// waited for seconds only, and there is no way back after the switch.
+	Compromised bool `json:"compromised,omitempty"`
+	// Restored: the record is from a backup. Nothing is served until every present
+	// host has the active CA itself.
+	Restored bool `json:"restored,omitempty"`
 	// Active issued what the edge serves; Other is the CA that comes (staged)
 	// or goes (switched), 0 for none. A CA's key exists iff it is one of them.
 	Active CAID `json:"active"`
@@ -62,8 +78,16 @@ type Rotation struct {
 	// newest link first.
 	Chain      []Link `json:"chain"`
 	OtherChain []Link `json:"other_chain"`
+	// Reach is the oldest generation with which a host verifies leaf(Active) and
+	// Chain; OtherReach is that of the other pair.
+	Reach      uint64 `json:"reach,omitempty"`
+	OtherReach uint64 `json:"other_reach,omitempty"`
 	// Skipped are hosts that the operator passed over in this rotation.
 	Skipped []string `json:"skipped"`
+	// Uncover are hosts that a step went on without and that may fail until they
+	// come back: the promises do not cover them before their next complete
+	// evidence. The list is emptied once their own records say so.
+	Uncover []string `json:"uncover,omitempty"`
 	// SwitchedRev is the revision of the last switch: only reports that answer
 	// it or a later one confirm what is served.
 	SwitchedRev uint64 `json:"switched_rev"`
@@ -75,85 +99,93 @@ type Rotation struct {
 	Patience time.Duration `json:"patience"`
 }
 
-// Evidence is a host's newest report in terms of CA numbers.
-type Evidence struct {
-	Revision, Number, Generation uint64
-	// Bundle is what the host has on disk; nil when it is no bundle of ours.
-	Bundle []CAID
-	// Solo are the CAs on disk that alone verify the leaf they issued.
-	Solo        []CAID
-	Offline     bool
-	Probe, Live certs.Outcome
-	// Age since it was received.
-	Age time.Duration
-	// Problem says what is wrong, in the host's words.
-	Problem string
-}
-
-// Host is what the rotation sees of a host.
-type Host struct {
-	ID, Name                  string
-	Removed, Covered, Present bool
-	// Connected: a stream is open, or was seen a moment ago.
-	Connected bool
-	// Evidence came over the newest stream; nil: none.
-	Evidence *Evidence
-}
-
-// Serving is what an edge presents.
-type Serving struct {
-	Active CAID
-	Chain  []Link
-	// Next is the CA whose leaf the edge offers to who asks for the future
-	// one; 0 for none.
-	Next CAID
-}
-
-// View is the volatile part of the world at one moment.
-type View struct {
-	Now time.Time
-	// Tick is the hosts' report interval; evidence lives for two.
-	Tick    time.Duration
-	Serving Serving
-	Hosts   []Host
-}
-
 // First is the record that init writes: one CA, generation 1.
 func First() Rotation {
-	return Rotation{Rev: 1, Generation: 1, Phase: Idle, Active: 1, LastCA: 1, Bundle: []CAID{1}}
+	return Rotation{Rev: 1, Generation: 1, Phase: Idle, Active: 1, LastCA: 1, Bundle: []CAID{1}, Reach: 1}
 }
 
 // Rotate stages a new CA: hosts get it beside the active one, which goes on
 // serving. Patience is how long gone hosts are waited for after each step.
 func (r Rotation) Rotate(v View, patience time.Duration) (Rotation, error) {
+	if err := r.startable(v); err != nil {
+		return r, err
+	}
 	if r.Phase != Idle {
-		return r, fmt.Errorf("%w: rotation %d is under way (%s); see `trustcast status` for whom it waits, pass over a host with `trustcast ca rotate --skip HOST`, or take it back with `trustcast ca rollback` while it is staged", ErrNotNow, r.Number, r.Phase)
+		return r, fmt.Errorf("%w: rotation %d is under way (%s); see `trustcast status` for whom it waits, pass over a host with `trustcast ca rotate --skip HOST`, or take it back with `trustcast ca rollback`", ErrNotNow, r.Number, r.Phase)
+	}
+	return r.stage(v, patience), nil
+}
+
+// Replace forgets the staged CA and stages another in its place.
+func (r Rotation) Replace(v View, patience time.Duration) (Rotation, error) {
+	if err := r.startable(v); err != nil {
+		return r, err
+	}
+	switch {
+	case r.Phase == Idle:
+		return r, fmt.Errorf("%w: no rotation is under way that could be replaced; start one with `trustcast ca rotate`", ErrNotNow)
+	case r.Phase != Staged:
+		return r, fmt.Errorf("%w: the new CA serves already (%s); let rotation %d end and start another with `trustcast ca rotate`", ErrNotNow, r.Phase, r.Number)
+	case r.Rollback:
+		return r, fmt.Errorf("%w: rotation %d is being taken back; start another with `trustcast ca rotate` when it has ended", ErrNotNow, r.Number)
+	case r.Compromised:
+		return r, fmt.Errorf("%w: rotation %d replaces a stolen CA and goes on within seconds; if the new one is stolen too, repeat `trustcast ca rotate --compromised`", ErrNotNow, r.Number)
+	}
+	return r.stage(v, patience), nil
+}
+
+// Compromise answers the theft of a CA's key, in any phase: the CA beside the
+// active one is forgotten, a new one is staged that the stolen key did not sign,
+// and hosts are waited for until the deadline only. Hosts that do not
+// have it by then fail until they come back; Outlooks names them beforehand.
+func (r Rotation) Compromise(v View, patience time.Duration) (Rotation, error) {
+	if err := r.startable(v); err != nil {
+		return r, err
+	}
+	n := r.stage(v, patience)
+	n.Compromised = true
+	n.OtherChain, n.OtherReach = nil, n.Generation
+	return n, nil
+}
+
+// startable: nothing stands in the way of a new CA, whatever the phase.
+func (r Rotation) startable(v View) error {
+	if frozen := r.Frozen(v); frozen != "" {
+		return fmt.Errorf("%w: %s", ErrNotNow, frozen)
 	}
 	if !r.settled(v) {
-		return r, fmt.Errorf("%w: the edge does not serve the current certificate yet; try again in a moment", ErrNotNow)
+		return fmt.Errorf("%w: the edge does not serve the current certificate yet; try again in a moment, and see the server's log if it stays", ErrNotNow)
 	}
+	return nil
+}
+
+// stage begins a rotation to a new CA that the active one signs; whatever was
+// beside the active one is forgotten.
+func (r Rotation) stage(v View, patience time.Duration) Rotation {
 	n := r.change()
 	n.LastCA++
-	n.Other = n.LastCA
-	n.OtherChain = append([]Link{{CA: n.Other, By: n.Active}}, n.Chain...)
-	if len(n.OtherChain) > maxLinks {
-		n.OtherChain = n.OtherChain[:maxLinks]
-	}
-	n.Bundle = []CAID{n.Active, n.Other}
 	n.Generation++
 	n.Number++
+	n.Other = n.LastCA
+	n.Bundle = []CAID{n.Active, n.Other}
+	n.OtherChain = append([]Link{{CA: n.Other, By: n.Active, Generation: n.Generation}}, n.Chain...)
+	n.OtherReach = n.Reach
+	if len(n.OtherChain) > maxLinks {
+		n.OtherReach = n.OtherChain[maxLinks].Generation
+		n.OtherChain = n.OtherChain[:maxLinks]
+	}
 	n.Skipped = nil
-	n.Rollback = false
+	n.Rollback, n.Compromised = false, false
 	n.Phase = Staged
 	n.Started = v.Now
 	n.Patience = patience
 	n.Deadline = v.Now.Add(patience)
-	return n, nil
+	return n
 }
 
 // Skip passes over a host for the rest of this rotation.
 func (r Rotation) Skip(host string) (Rotation, error) {
-	if r.Phase == Idle {
+	if r.Phase == Idle && !r.Restored {
 		return r, fmt.Errorf("%w: no rotation is under way", ErrNotNow)
 	}
 	if slices.Contains(r.Skipped, host) {
@@ -175,9 +207,14 @@ func (r Rotation) Wait(v View, patience time.Duration) (Rotation, error) {
 	return n, nil
 }
 
-// TakeBack marks a staged rotation for rollback; Advance does it.
-func (r Rotation) TakeBack() (Rotation, error) {
+// TakeBack takes a rotation back: at once while it is staged; after the switch
+// the old CA serves again first, which every host has still on disk. Advance does
+// the rest. It is refused once the old CA is retired, ends soon, or was replaced
+// because its key is stolen.
+func (r Rotation) TakeBack(v View) (Rotation, error) {
 	switch {
+	case r.Frozen(v) != "":
+		return r, fmt.Errorf("%w: %s", ErrNotNow, r.Frozen(v))
 	case r.Phase == Staged && r.Rollback:
 		return r, nil
 	case r.Phase == Staged:
@@ -188,51 +225,29 @@ func (r Rotation) TakeBack() (Rotation, error) {
 		return r, fmt.Errorf("%w: no rotation is under way, nothing to take back", ErrNotNow)
 	case r.Phase == Retiring:
 		return r, fmt.Errorf("%w: rotation %d is ending, only one CA is left; wait for the hosts that `trustcast status` names", ErrNotNow, r.Number)
-	default:
-		return r, fmt.Errorf("%w: the new CA serves already (%s); let the rotation end and start another with `trustcast ca rotate`", ErrNotNow, r.Phase)
+	case r.Compromised:
+		return r, fmt.Errorf("%w: the CA before this one was replaced because its key is stolen; it must not serve again", ErrNotNow)
 	}
+	if left := v.Other.Until.Sub(v.Now); left < min(rollbackLeaves, v.Other.length()/rollbackPart) {
+		return r, fmt.Errorf("%w: the CA before this one ends in %s, too soon to serve again; let rotation %d end and start another with `trustcast ca rotate`", ErrNotNow, left.Round(time.Minute), r.Number)
+	}
+	n := r.swap()
+	n.Phase, n.Rollback = Staged, true
+	n.Deadline = v.Now.Add(n.Patience)
+	return n, nil
 }
 
 // RenewLeaf gives the served certificates a new revision, so that hosts look at
 // them anew; bundle and generation stay.
 func (r Rotation) RenewLeaf() Rotation { return r.change() }
 
-// Advance takes the one automatic step that is due, if any: taking back,
-// switch, retire or done. It returns the record unchanged when somebody is
-// waited for (see Waiting).
-func (r Rotation) Advance(v View) Rotation {
-	switch {
-	case r.Phase == Staged && r.Rollback && r.settled(v):
-		return r.alone(v)
-	case r.Phase == Staged && !r.Rollback && len(r.Waiting(v)) == 0:
-		n := r.change()
-		n.Active, n.Other = n.Other, n.Active
-		n.Chain, n.OtherChain = n.OtherChain, n.Chain
-		n.Phase = Switched
-		n.SwitchedRev = n.Rev
-		n.Deadline = v.Now.Add(n.Patience)
-		return n
-	case r.Phase == Switched && len(r.Waiting(v)) == 0:
-		return r.alone(v)
-	case r.Phase == Retiring && (len(r.Waiting(v)) == 0 || !v.Now.Before(r.Deadline)):
-		n := r.change()
-		n.Phase = Idle
-		n.Skipped = nil
-		n.Deadline = time.Time{}
-		return n
-	}
-	return r
-}
-
-// alone leaves the active CA as the only one; the other is forgotten.
-func (r Rotation) alone(v View) Rotation {
+// swap has the other CA serve: what is served has a new revision from here on.
+func (r Rotation) swap() Rotation {
 	n := r.change()
-	n.Bundle = []CAID{n.Active}
-	n.Generation++
-	n.Other, n.OtherChain = 0, nil
-	n.Rollback = false
-	n.Phase = Retiring
-	n.Deadline = v.Now.Add(n.Patience)
+	n.Active, n.Other = n.Other, n.Active
+	n.Chain, n.OtherChain = n.OtherChain, n.Chain
+	n.Reach, n.OtherReach = n.OtherReach, n.Reach
+	n.SwitchedRev = n.Rev
 	return n
 }
 
@@ -241,30 +256,4 @@ func (r Rotation) alone(v View) Rotation {
 func (r Rotation) change() Rotation {
 	r.Rev++
 	return r
-}
-
-// settled: the edge serves what the record says.
-func (r Rotation) settled(v View) bool {
-	return v.Serving.Active == r.Active && slices.Equal(v.Serving.Chain, r.Chain)
-}
-
-// waited: the next step does not happen without this host.
-func (r Rotation) waited(h Host, v View) bool {
-	return !h.Removed && h.Covered && !slices.Contains(r.Skipped, h.ID) &&
-		(h.Present || v.Now.Before(r.Deadline))
-}
-
-// Complete says whether a host's evidence covers it by the promises: it has the
-// wanted bundle and everything in it works.
-func (r Rotation) Complete(h Host, v View) bool {
-	lack, _ := r.judge(h, v)
-	return lack == ""
-}
-
-// judge says what a host's evidence lacks to be complete, in any phase.
-func (r Rotation) judge(h Host, v View) (lack string, refused bool) {
-	if r.Phase == Retiring { // ends on the new bundle alone; completeness asks for more
-		return r.lacks(h, v, Idle)
-	}
-	return r.lacks(h, v, r.Phase)
 }

@@ -73,17 +73,17 @@ func (p *play) invariants() string {
 	}
 	r := p.rec
 	for _, h := range p.hosts {
-		covered := h.Covered && h.Present && !h.Removed && !slices.Contains(r.Skipped, h.ID)
+		covered := r.covers(h.Host) && h.Present && !slices.Contains(r.Skipped, h.ID)
 		named := slices.ContainsFunc(r.Waiting(p.view()), func(w Wait) bool { return w.Host == h.Name })
 		if h.Removed && (named || h.Covered && !p.wasCovered[h.Name]) {
 			return "S8: " + h.Name + " was removed and still counts"
 		}
 		p.wasCovered[h.Name] = h.Covered
-		if covered && !trusts(h.disk, p.serving) {
+		if !p.lawless && p.serving.Active != 0 && covered && p.now.Before(p.lives[p.serving.Active].Until) && !p.verifies(h.disk, p.serving) {
 			return "S1: " + h.Name + " does not verify what is served"
 		}
 	}
-	if !slices.Contains(r.Bundle, p.serving.Active) {
+	if p.serving.Active != 0 && !slices.Contains(r.Bundle, p.serving.Active) {
 		return "S5: the bundle does not have the issuer of what is served"
 	}
 	if !slices.Contains(r.Bundle, r.Active) || r.Other != 0 && r.Phase == Idle {
@@ -106,6 +106,7 @@ func TestRandomPlays(t *testing.T) {
 				"rotate", "rollback", "skip " + host, "leaf", "ack " + host, "ack " + host, "ack " + host, "ack a b c",
 				"report " + host, "unreachable " + host, "refuse " + host, "mend " + host, "gone " + host, "back " + host,
 				"break " + host, "tidy " + host, "remove " + host, "crash", "tick 30s", "tick 3m", "tick 15m", "edge stuck", "edge free",
+				"replace", "compromise", "tick 2400h", "tick 8600h", "keep", "restore", "servenow", "clock off", "clock right",
 			}).Draw(t, "event")
 			if err := p.do(line); err != nil {
 				t.Fatal(err)
@@ -125,6 +126,7 @@ func TestLiveness(t *testing.T) {
 		_ = p.do("hosts a b c")
 		for _, line := range rapid.SliceOfN(rapid.SampledFrom([]string{
 			"rotate", "ack a b c", "ack a", "gone b", "back b", "crash", "refuse c", "mend c", "tick 1m", "tick 15m", "rollback", "skip a", "leaf",
+			"replace", "compromise", "tick 8600h", "keep", "restore",
 		}), 0, 40).Draw(t, "events") {
 			_ = p.do(line)
 		}

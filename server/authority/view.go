@@ -1,136 +1,126 @@
 package authority
 
 import (
-	"crypto/x509"
 	"slices"
 	"time"
 
 	"github.com/trustcast/trustcast/certs"
 )
 
-// view translates what hosts reported, in fingerprints, into the rotation's
-// numbers. The caller holds mu.
-func (a *Authority) view(now time.Time) View {
-	r := a.rec.Rotation
-	v := View{Now: now, Tick: a.cfg.Tick, Serving: a.serving}
-	number := map[certs.Fingerprint]CAID{}
-	for _, root := range a.rec.CAs {
-		if cert, err := x509.ParseCertificate(root.Cert); err == nil { // Open has parsed them all
-			number[certs.FingerprintOf(cert)] = root.ID
-		}
-	}
-	wanted := a.wanted.Bundle.Fingerprint()
-	for _, h := range a.cfg.Hosts() {
-		host := Host{ID: h.ID, Name: h.Name, Removed: h.Removed, Covered: h.Covered, Present: h.Present, Connected: h.Connected}
-		if e := h.Evidence; e != nil {
-			host.Evidence = &Evidence{
-				Revision: e.Revision, Number: e.Rotation, Generation: e.Generation,
-				Offline: e.Offline, Probe: e.Probe, Live: e.Live,
-				Age: now.Sub(h.Received), Problem: e.Problem,
-			}
-			if e.Fingerprint == wanted {
-				host.Evidence.Bundle = r.Bundle
-			}
-			for _, fp := range e.SoloRoots {
-				if id, ok := number[fp]; ok && !slices.Contains(host.Evidence.Solo, id) {
-					host.Evidence.Solo = append(host.Evidence.Solo, id)
-				}
-			}
-		}
-		v.Hosts = append(v.Hosts, host)
-	}
-	return v
+// View is the volatile part of the world at one moment, as the rotation sees it.
+type View struct {
+	Now time.Time
+	// ClockOff: this server's clock cannot be relied on, so nothing happens
+	// because of the time alone.
+	ClockOff bool
+	// Tick is the hosts' report interval; evidence lives for two.
+	Tick    time.Duration
+	Serving Serving
+	Hosts   []Host
+	// Active and Other are the lives of these CAs.
+	Active, Other Life
+	// Ended are links whose certificate is over: no host can use them.
+	Ended []Link
 }
 
-// Certificate describes one registry CA for people.
-type Certificate struct {
-	// Role is "active", "other" or "predecessor".
-	Role string
-	Cert *x509.Certificate
+// Life of a certificate, from its making to its end.
+type Life struct{ From, Until time.Time }
+
+// Serving is what an edge presents; the zero value is nothing.
+type Serving struct {
+	Active CAID
+	Chain  []Link
+	// Next is the CA whose leaf the edge offers to who asks for the future
+	// one; 0 for none.
+	Next CAID
 }
 
-// State is all that status and `ca show` print.
-type State struct {
-	Rotation Rotation
-	Bundle   certs.Bundle
-	// Serving is what the edge presents: the issuing CA, the end of the leaf
-	// that ends first and the number of predecessors.
-	Issuer       *x509.Certificate
-	LeafEnds     time.Time
-	Predecessors int
-	// Other is the CA that comes or goes, nil for none.
-	Other        *x509.Certificate
-	Waiting      []Wait
-	Certificates []Certificate
-	History      []Entry
+// Host is what the rotation sees of a host.
+type Host struct {
+	ID, Name                  string
+	Removed, Covered, Present bool
+	// Connected: a stream is open, or was seen a moment ago.
+	Connected bool
+	// Generation is the newest that it was ever known to have on disk.
+	Generation uint64
+	// Evidence came over the newest stream; nil: none.
+	Evidence *Evidence
 }
 
-// State returns the state at one moment.
-func (a *Authority) State() (State, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	rec, r := a.rec, a.rec.Rotation
-	s := State{Rotation: r, Bundle: a.wanted.Bundle, History: rec.History, Predecessors: len(a.serving.Chain)}
-	s.Waiting = r.Waiting(a.view(time.Now()))
-	for _, ca := range rec.CAs {
-		cert, err := x509.ParseCertificate(ca.Cert)
-		if err != nil {
-			return State{}, err
-		}
-		role := "active"
-		if ca.ID == r.Other {
-			role = "other"
-			s.Other = cert
-		}
-		if ca.ID == a.serving.Active {
-			s.Issuer = cert
-		}
-		s.Certificates = append(s.Certificates, Certificate{Role: role, Cert: cert})
-	}
-	for _, l := range rec.Links {
-		cert, err := x509.ParseCertificate(l.Cert)
-		if err != nil {
-			return State{}, err
-		}
-		s.Certificates = append(s.Certificates, Certificate{Role: "predecessor", Cert: cert})
-	}
-	for _, l := range rec.Leaves {
-		leaf, err := x509.ParseCertificate(l.Cert)
-		if err != nil {
-			return State{}, err
-		}
-		if l.CA == r.Active && (s.LeafEnds.IsZero() || leaf.NotAfter.Before(s.LeafEnds)) {
-			s.LeafEnds = leaf.NotAfter
-		}
-	}
-	if s.Issuer == nil { // before the first publish
-		cert, err := rec.cert(r.Active)
-		if err != nil {
-			return State{}, err
-		}
-		s.Issuer = cert
-	}
-	return s, nil
+// Evidence is a host's newest report in terms of CA numbers.
+type Evidence struct {
+	Revision, Number, Generation uint64
+	// Bundle is what the host has on disk; nil when it is no bundle of ours.
+	Bundle []CAID
+	// Solo are the CAs on disk that alone verify the leaf they issued.
+	Solo        []CAID
+	Offline     bool
+	Probe, Live certs.Outcome
+	// Age since it was received.
+	Age time.Duration
+	// Problem says what is wrong, in the host's words.
+	Problem string
 }
 
-// Verdict is what a host's evidence amounts to.
-type Verdict struct {
-	// Complete: it has the wanted bundle and everything in it works.
-	Complete bool
-	// Refused: it looked and said no. Lack says what is missing.
-	Refused bool
-	Lack    string
+// settled: the edge serves what the record says.
+func (r Rotation) settled(v View) bool {
+	return v.Serving.Active == r.Active && slices.Equal(v.Serving.Chain, r.Chain)
 }
 
-// Verdicts judges the evidence of each host, by ID.
-func (a *Authority) Verdicts() map[string]Verdict {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	v := a.view(time.Now())
-	verdicts := map[string]Verdict{}
-	for _, h := range v.Hosts {
-		lack, refused := a.rec.Rotation.judge(h, v)
-		verdicts[h.ID] = Verdict{Complete: lack == "", Refused: refused, Lack: lack}
-	}
-	return verdicts
+// covers: the promises cover this host.
+func (r Rotation) covers(h Host) bool {
+	return !h.Removed && h.Covered && !slices.Contains(r.Uncover, h.ID)
 }
+
+// waited: the next step does not happen without this host. Gone hosts are waited
+// for until the deadline, but not when a CA's key is stolen.
+func (r Rotation) waited(h Host, v View) bool {
+	return r.covers(h) && !slices.Contains(r.Skipped, h.ID) &&
+		(h.Present || !r.Compromised && !r.Restored && !r.overdue(v))
+}
+
+// overdue: the deadline is over.
+func (r Rotation) overdue(v View) bool {
+	return (r.Compromised || !v.ClockOff) && !v.Now.Before(r.Deadline)
+}
+
+// holds is the newest generation that a host is known to have on disk.
+func (h Host) holds() uint64 {
+	if h.Evidence != nil {
+		return max(h.Generation, h.Evidence.Generation)
+	}
+	return h.Generation
+}
+
+// With 7 days left of the active CA's life a step is forced, so that nothing
+// ends because it waited; of a short life that is its last twentieth. In the last
+// seventh of that time hosts that were not heard yet are no reason either.
+const (
+	forcedWithin = 7 * 24 * time.Hour
+	forcedPart   = 20
+	forcedLast   = 7
+)
+
+// pressing: the active CA ends so soon that a step must not wait any longer. The
+// hosts have their deadline first, unless it has ended: then nothing verifies it.
+func (r Rotation) pressing(v View) bool {
+	if v.ClockOff || v.Active.Until.IsZero() {
+		return false
+	}
+	left, margin := v.Active.Until.Sub(v.Now), min(forcedWithin, v.Active.length()/forcedPart)
+	switch {
+	case left <= 0:
+		return true
+	case left <= margin/forcedLast:
+		return r.overdue(v)
+	default:
+		return left <= margin && r.overdue(v) && r.heard(v)
+	}
+}
+
+// heard: no host is waited for of which this server has not heard since its start.
+func (r Rotation) heard(v View) bool {
+	return !slices.ContainsFunc(v.Hosts, func(h Host) bool { return h.Evidence == nil && r.waited(h, v) })
+}
+
+func (l Life) length() time.Duration { return l.Until.Sub(l.From) }

@@ -19,18 +19,15 @@ type Wait struct {
 // Waiting lists whom the next step waits for, in the order of v.Hosts. It is
 // empty in the idle phase and when the step is due.
 func (r Rotation) Waiting(v View) []Wait {
-	if r.Phase == Idle {
+	switch {
+	case r.Phase == Idle && !r.Restored:
 		return nil
+	case r.superseded(v):
+		return []Wait{{Host: "server", Reason: "is frozen: " + r.Frozen(v), Advice: "nothing else helps"}}
 	}
-	var waits []Wait
-	if r.Phase != Retiring && !r.settled(v) {
-		waits = append(waits, Wait{Host: "edge", Reason: "does not serve the current certificate yet", Advice: "see the server's log for the reason"})
-	}
-	if r.Phase == Staged && r.Rollback {
+	waits := r.waitingForEdge(v)
+	if r.Phase == Staged && r.Rollback && !r.Restored {
 		return waits
-	}
-	if r.Phase == Staged && v.Serving.Next != r.Other {
-		waits = append(waits, Wait{Host: "edge", Reason: "does not offer the next certificate", Advice: "see the server's log for the reason, or take the rotation back: trustcast ca rollback"})
 	}
 	for _, h := range v.Hosts {
 		if !r.waited(h, v) {
@@ -43,9 +40,68 @@ func (r Rotation) Waiting(v View) []Wait {
 	return waits
 }
 
+// waitingForEdge is what the edge lacks for the next step. A restored server has
+// none that serves.
+func (r Rotation) waitingForEdge(v View) []Wait {
+	var waits []Wait
+	if r.Restored {
+		return nil
+	}
+	if r.Phase != Retiring && !r.settled(v) {
+		waits = append(waits, Wait{Host: "edge", Reason: "does not serve the current certificate yet", Advice: "see the server's log for the reason"})
+	}
+	if r.Phase == Staged && !r.Rollback && v.Serving.Next != r.Other {
+		waits = append(waits, Wait{Host: "edge", Reason: "does not offer the next certificate", Advice: "see the server's log for the reason, or take the rotation back: trustcast ca rollback"})
+	}
+	return waits
+}
+
+// Complete says whether a host's evidence covers it by the promises: it has the
+// wanted bundle and everything in it works.
+func (r Rotation) Complete(h Host, v View) bool {
+	lack, _ := r.judge(h, v)
+	return lack == ""
+}
+
+// judge says what a host's evidence lacks to be complete, in any phase.
+func (r Rotation) judge(h Host, v View) (lack string, refused bool) {
+	if r.Phase == Retiring { // ends on the new bundle alone; completeness asks for more
+		return r.lacks(h, v, Idle)
+	}
+	return r.lacks(h, v, r.Phase)
+}
+
 // lacks says what a host's evidence lacks for the step that ends phase, or "".
 // refused: the host looked and said no.
 func (r Rotation) lacks(h Host, v View, phase Phase) (lack string, refused bool) {
+	if lack, refused = r.stale(h, v); lack != "" || phase == Retiring && !r.Restored {
+		return lack, refused
+	}
+	e := h.Evidence
+	if !e.Offline {
+		return "has the files, but they are not in effect" + because(e), true
+	}
+	needed := []CAID{r.Active}
+	if phase == Staged && !r.Rollback {
+		needed = append(needed, r.Other)
+	}
+	for _, ca := range needed {
+		if ca != 0 && !slices.Contains(e.Solo, ca) {
+			return fmt.Sprintf("CA %d on its disk does not verify the leaf that it issued%s", ca, because(e)), true
+		}
+	}
+	switch {
+	case r.Restored: // there is no edge to shake hands with
+		return "", false
+	case phase == Staged && !r.Rollback:
+		return r.lacksProbe(e)
+	default:
+		return r.lacksLive(e)
+	}
+}
+
+// stale says why evidence counts for nothing now, or "".
+func (r Rotation) stale(h Host, v View) (lack string, refused bool) {
 	e := h.Evidence
 	switch {
 	case e == nil && h.Present && !h.Connected:
@@ -61,34 +117,25 @@ func (r Rotation) lacks(h Host, v View, phase Phase) (lack string, refused bool)
 	case e.Number != r.Number || e.Generation != r.Generation || !slices.Equal(e.Bundle, r.Bundle):
 		return fmt.Sprintf("has generation %d of rotation %d on disk, wanted is %d of %d%s", e.Generation, e.Number, r.Generation, r.Number, because(e)), e.Problem != ""
 	}
-	if phase == Retiring {
-		return "", false
-	}
-	if !e.Offline {
-		return "has the files, but they are not in effect" + because(e), true
-	}
-	needed := []CAID{r.Active}
-	if phase == Staged {
-		needed = append(needed, r.Other)
-	}
-	for _, ca := range needed {
-		if ca != 0 && !slices.Contains(e.Solo, ca) {
-			return fmt.Sprintf("CA %d on its disk does not verify the leaf that it issued%s", ca, because(e)), true
-		}
-	}
-	if phase == Staged && e.Probe == certs.NotTried {
+	return "", false
+}
+
+func (r Rotation) lacksProbe(e *Evidence) (lack string, refused bool) {
+	switch e.Probe {
+	case certs.NotTried:
 		return "has not tried the future certificate yet", false
-	}
-	if phase == Staged && e.Probe == certs.Refused {
+	case certs.Refused:
 		return "refuses the future certificate" + because(e), true
 	}
-	if phase != Staged {
-		if e.Revision < r.SwitchedRev {
-			return "has not confirmed the switch yet", false
-		}
-		if e.Live == certs.Refused {
-			return "refuses the served certificate" + because(e), true
-		}
+	return "", false
+}
+
+func (r Rotation) lacksLive(e *Evidence) (lack string, refused bool) {
+	switch {
+	case e.Revision < r.SwitchedRev:
+		return "has not confirmed the switch yet", false
+	case e.Live == certs.Refused:
+		return "refuses the served certificate" + because(e), true
 	}
 	return "", false
 }
@@ -100,11 +147,14 @@ func because(e *Evidence) string {
 	return ": " + e.Problem
 }
 
+// advice names the rotation, so that following it late starts no other one.
 func (r Rotation) advice(h Host, refused bool) string {
-	pass := fmt.Sprintf("or pass over it: trustcast ca rotate --skip %s", h.Name)
+	pass := fmt.Sprintf("or pass over it: trustcast ca rotate --rotation %d --skip %s", r.Number, h.Name)
 	switch {
 	case !h.Present:
 		return fmt.Sprintf("start the agent there, %s; without either it is waited for until %s", pass, r.Deadline.UTC().Format("15:04:05 MST"))
+	case r.Compromised && r.Phase == Staged:
+		return fmt.Sprintf("the stolen CA is replaced at %s even so, and this host fails from then on until it has the new one", r.Deadline.UTC().Format("15:04:05 MST"))
 	case !h.Connected:
 		return "see whether the agent runs there and reaches this server, " + pass
 	case refused && r.Phase == Staged:

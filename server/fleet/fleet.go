@@ -69,6 +69,8 @@ type host struct {
 type record struct {
 	Covered  bool      `json:"covered"`
 	LastSeen time.Time `json:"last_seen"`
+	// Generation is the newest that it reported; written with LastSeen.
+	Generation uint64 `json:"generation,omitempty"`
 }
 
 // Details of a report that only people read.
@@ -85,6 +87,8 @@ type State struct {
 	// LastSign is zero when there was none since the fleet was opened.
 	LastSign time.Time
 	LastSeen time.Time
+	// Generation is the newest that the host is known to have had, as of LastSeen.
+	Generation uint64
 	// Evidence of the newest stream; nil: none. Received goes with it.
 	Evidence *certs.Evidence
 	Received time.Time
@@ -111,9 +115,17 @@ func (f *Fleet) seen(id string, h *host, now time.Time) error {
 	if h.rev != 0 && now.Sub(h.rec.LastSeen) < seenEvery {
 		return nil
 	}
+	return f.put(id, h, h.known(now))
+}
+
+// known is the record with what the host showed last.
+func (h *host) known(now time.Time) record {
 	rec := h.rec
 	rec.LastSeen = now.UTC()
-	return f.put(id, h, rec)
+	if h.evidence != nil {
+		rec.Generation = max(rec.Generation, h.evidence.Generation)
+	}
+	return rec
 }
 
 func (f *Fleet) put(id string, h *host, rec record) error {
@@ -139,11 +151,8 @@ func (f *Fleet) setCovered(id string, covered bool) error {
 	if h.rec.Covered == covered {
 		return nil
 	}
-	rec := h.rec
+	rec := h.known(time.Now())
 	rec.Covered = covered
-	if rec.LastSeen.IsZero() {
-		rec.LastSeen = time.Now().UTC()
-	}
 	return f.put(id, h, rec)
 }
 
@@ -204,12 +213,13 @@ func (f *Fleet) State(id string) State {
 		last = f.opened
 	}
 	s := State{
-		Covered:   h.rec.Covered,
-		Connected: h.stream != nil,
-		LastSign:  h.lastSign,
-		LastSeen:  h.rec.LastSeen,
-		Received:  h.received,
-		Details:   h.details,
+		Covered:    h.rec.Covered,
+		Connected:  h.stream != nil,
+		LastSign:   h.lastSign,
+		LastSeen:   h.rec.LastSeen,
+		Generation: h.rec.Generation,
+		Received:   h.received,
+		Details:    h.details,
 	}
 	s.Present = s.Connected || alive || now.Sub(last) < f.cfg.GoneAfter
 	if h.evidence != nil {

@@ -100,9 +100,7 @@ func (s *Stream) Close() {
 		h.stream = nil
 		h.lastSign = time.Now()
 		// Best effort: a lost "last seen" is an hour off at most.
-		rec := h.rec
-		rec.LastSeen = h.lastSign.UTC()
-		_ = f.put(s.id, h, rec)
+		_ = f.put(s.id, h, h.known(h.lastSign))
 	}
 	f.mu.Unlock()
 	s.end()

@@ -1,0 +1,157 @@
+package authority
+
+import (
+	"crypto/x509"
+	"slices"
+	"time"
+
+	"github.com/trustcast/trustcast/certs"
+)
+
+// view translates what hosts reported, in fingerprints, into the rotation's
+// numbers. The caller holds mu.
+func (a *Authority) view(now time.Time) View {
+	r := a.rec.Rotation
+	v := View{Now: now, Tick: a.cfg.Tick, Serving: a.serving, ClockOff: a.cfg.ClockOff != nil && a.cfg.ClockOff()}
+	number := map[certs.Fingerprint]CAID{}
+	for _, root := range a.rec.CAs {
+		cert, err := x509.ParseCertificate(root.Cert)
+		if err != nil {
+			continue // Open has parsed them all
+		}
+		number[certs.FingerprintOf(cert)] = root.ID
+		life := Life{From: cert.NotBefore.Add(certs.CABackdate), Until: cert.NotAfter}
+		switch root.ID {
+		case r.Active:
+			v.Active = life
+		case r.Other:
+			v.Other = life
+		}
+	}
+	for _, l := range a.rec.Links {
+		if !l.Ends.IsZero() && !now.Before(l.Ends) {
+			v.Ended = append(v.Ended, l.Link)
+		}
+	}
+	wanted := a.wanted.Bundle.Fingerprint()
+	for _, h := range a.cfg.Hosts() {
+		host := Host{ID: h.ID, Name: h.Name, Removed: h.Removed, Covered: h.Covered, Present: h.Present, Connected: h.Connected, Generation: h.Generation}
+		if e := h.Evidence; e != nil {
+			host.Evidence = &Evidence{
+				Revision: e.Revision, Number: e.Rotation, Generation: e.Generation,
+				Offline: e.Offline, Probe: e.Probe, Live: e.Live,
+				Age: now.Sub(h.Received), Problem: e.Problem,
+			}
+			if e.Fingerprint == wanted {
+				host.Evidence.Bundle = r.Bundle
+			}
+			for _, fp := range e.SoloRoots {
+				if id, ok := number[fp]; ok && !slices.Contains(host.Evidence.Solo, id) {
+					host.Evidence.Solo = append(host.Evidence.Solo, id)
+				}
+			}
+		}
+		v.Hosts = append(v.Hosts, host)
+	}
+	return v
+}
+
+// Certificate describes one registry CA for people.
+type Certificate struct {
+	// Role is "active", "other", "retired" (in the bundle, its key destroyed) or
+	// "predecessor".
+	Role string
+	Cert *x509.Certificate
+}
+
+// State is all that status and `ca show` print.
+type State struct {
+	Rotation Rotation
+	Bundle   certs.Bundle
+	// Serving is what the edge presents: the issuing CA, the end of the leaf
+	// that ends first and the number of predecessors.
+	Issuer       *x509.Certificate
+	LeafEnds     time.Time
+	Predecessors int
+	// Other is the CA that comes or goes, nil for none.
+	Other   *x509.Certificate
+	Waiting []Wait
+	// Frozen says why nothing happens any more; "" when it does.
+	Frozen       string
+	Certificates []Certificate
+	History      []Entry
+}
+
+// State returns the state at one moment.
+func (a *Authority) State() (State, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	rec, r := a.rec, a.rec.Rotation
+	s := State{Rotation: r, Bundle: a.wanted.Bundle, History: rec.History, Predecessors: len(a.serving.Chain)}
+	v := a.view(time.Now())
+	s.Waiting, s.Frozen = r.Waiting(v), r.Frozen(v)
+	for _, ca := range rec.CAs {
+		cert, err := x509.ParseCertificate(ca.Cert)
+		if err != nil {
+			return State{}, err
+		}
+		role := "active"
+		switch {
+		case ca.ID == r.Other:
+			role = "other"
+			s.Other = cert
+		case ca.ID != r.Active:
+			role = "retired"
+		}
+		if ca.ID == a.serving.Active {
+			s.Issuer = cert
+		}
+		s.Certificates = append(s.Certificates, Certificate{Role: role, Cert: cert})
+	}
+	for _, l := range rec.Links {
+		cert, err := x509.ParseCertificate(l.Cert)
+		if err != nil {
+			return State{}, err
+		}
+		s.Certificates = append(s.Certificates, Certificate{Role: "predecessor", Cert: cert})
+	}
+	for _, l := range rec.Leaves {
+		leaf, err := x509.ParseCertificate(l.Cert)
+		if err != nil {
+			return State{}, err
+		}
+		if l.CA == r.Active && (s.LeafEnds.IsZero() || leaf.NotAfter.Before(s.LeafEnds)) {
+			s.LeafEnds = leaf.NotAfter
+		}
+	}
+	if s.Issuer == nil { // before the first publish
+		cert, err := rec.cert(r.Active)
+		if err != nil {
+			return State{}, err
+		}
+		s.Issuer = cert
+	}
+	return s, nil
+}
+
+// Verdict is what a host's evidence amounts to.
+type Verdict struct {
+	// Complete: it has the wanted bundle and everything in it works.
+	Complete bool
+	// Refused: it looked and said no. Lack says what is missing.
+	Refused bool
+	Lack    string
+}
+
+// Verdicts judges the evidence of each host, by ID.
+func (a *Authority) Verdicts() map[string]Verdict {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	v := a.view(time.Now())
+	verdicts := map[string]Verdict{}
+	for _, h := range v.Hosts {
+		lack, refused := a.rec.Rotation.judge(h, v)
+		verdicts[h.ID] = Verdict{Complete: lack == "", Refused: refused, Lack: lack}
+	}
+	return verdicts
+}

@@ -1,0 +1,10 @@
+package server
+
+import "github.com/trustcast/trustcast/server/authority"
+
+// voidSecrets makes worthless what a thief of the registry CA's key may have
+// taken along: join tokens and the gossip key. It comes before the new CA, so that
+// a crash between costs a repetition and nothing is forgotten.
+func (n *node) voidSecrets(by string, s authority.Start) error {
+	return n.authority.Plan(s, nil).Blocked
+}
