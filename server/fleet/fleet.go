@@ -5,13 +5,15 @@
 // Presence is observed and absence never assumed: a host is present until it
 // gave no sign for GoneAfter, counted from its last sign or this fleet's
 // opening, whichever is later. Evidence is volatile on purpose, a restart loses
-// it and asks again; only "covered" and a coarse "last seen" are records. Who a
-// host is, identity knows; what follows from its evidence, authority decides.
+// it and asks again; only "covered", a coarse "last seen" and the address are
+// records. Who a host is, identity knows; what follows from its evidence,
+// authority decides.
 package fleet
 
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -71,6 +73,8 @@ type record struct {
 	LastSeen time.Time `json:"last_seen"`
 	// Generation is the newest that it reported; written with LastSeen.
 	Generation uint64 `json:"generation,omitempty"`
+	// Address of the newest stream that reported, without port.
+	Address string `json:"address,omitempty"`
 }
 
 // Details of a report that only people read.
@@ -93,6 +97,9 @@ type State struct {
 	Evidence *certs.Evidence
 	Received time.Time
 	Details  Details
+	// Address is the IP address that the host's newest stream came from, also
+	// one before a restart; empty when there was none.
+	Address string
 }
 
 // Open loads what is durable of each host.
@@ -110,9 +117,11 @@ func Open(cfg Config) (*Fleet, error) {
 	return f, nil
 }
 
-// seen writes "last seen" now and then. The caller holds mu.
+// seen writes "last seen" now and then, and the address when it is another one.
+// The caller holds mu.
 func (f *Fleet) seen(id string, h *host, now time.Time) error {
-	if h.rev != 0 && now.Sub(h.rec.LastSeen) < seenEvery {
+	address := withoutPort(h.details.Address)
+	if h.rev != 0 && now.Sub(h.rec.LastSeen) < seenEvery && h.rec.Address == address {
 		return nil
 	}
 	return f.put(id, h, h.known(now))
@@ -122,10 +131,23 @@ func (f *Fleet) seen(id string, h *host, now time.Time) error {
 func (h *host) known(now time.Time) record {
 	rec := h.rec
 	rec.LastSeen = now.UTC()
+	if address := withoutPort(h.details.Address); address != "" {
+		rec.Address = address
+	}
 	if h.evidence != nil {
 		rec.Generation = max(rec.Generation, h.evidence.Generation)
 	}
 	return rec
+}
+
+// withoutPort is the IP address in HOST:PORT; empty for another form, like a
+// stream in memory.
+func withoutPort(hostport string) string {
+	at, err := netip.ParseAddrPort(hostport)
+	if err != nil {
+		return ""
+	}
+	return at.Addr().Unmap().WithZone("").String()
 }
 
 func (f *Fleet) put(id string, h *host, rec record) error {
@@ -220,6 +242,7 @@ func (f *Fleet) State(id string) State {
 		Generation: h.rec.Generation,
 		Received:   h.received,
 		Details:    h.details,
+		Address:    h.rec.Address,
 	}
 	s.Present = s.Connected || alive || now.Sub(last) < f.cfg.GoneAfter
 	if h.evidence != nil {
