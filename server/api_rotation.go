@@ -119,7 +119,7 @@ func (a *adminAPI) PlanRotation(_ context.Context, req *pb.PlanRotationRequest) 
 		ids = append(ids, h.ID)
 	}
 	plan := n.authority.Plan(authority.Start{Compromised: req.GetCompromised(), Replace: req.GetReplace()}, ids)
-	resp := &pb.PlanRotationResponse{}
+	resp := &pb.PlanRotationResponse{Strangers: n.strangers()}
 	if plan.Blocked != nil {
 		resp.Blocked = plan.Blocked.Error()
 	}

@@ -96,8 +96,8 @@ func (a *app) caExport() *cobra.Command {
 
 func (a *app) caRollback() *cobra.Command {
 	return &cobra.Command{
-		Use: "rollback", Short: "Take a rotation back while it is staged",
-		Long:    "Take a rotation back while it is staged: the new CA is forgotten, the old one goes on. After the switch there is no way back; a further rotation is always possible.",
+		Use: "rollback", Short: "Take a rotation back before the old CA is retired",
+		Long:    "Take a rotation back: the new CA is forgotten, the old one goes on. After the switch the old one serves again first, if it lives for 30 days at least. Once the old CA is retired, or was replaced because its key was stolen, there is no way back; a further rotation is always possible.",
 		Example: "  trustcast ca rollback", Args: names(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := ask(c.Context(), a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.RollbackCAResponse, error) {
@@ -118,10 +118,15 @@ type historyJSON struct {
 	Event      string     `json:"event"`
 	By         string     `json:"by"`
 	Detail     string     `json:"detail"`
+	WaitedFor  []string   `json:"waited_for"`
 }
 
 func (a *app) caHistory() *cobra.Command {
-	c := &cobra.Command{Use: "history", Short: "Show what happened to the CA, and who caused it", Example: "  trustcast ca history -o json", Args: names()}
+	c := &cobra.Command{
+		Use: "history", Short: "Show what happened to the CA, when, and who caused it",
+		Long:    "Show each step of each rotation: its time, who or what caused it (an operator's uid, age, evidence, the deadline after a theft, the end of a CA), whom it waited for last, and who was left behind.",
+		Example: "  trustcast ca history -o json", Args: names(),
+	}
 	out := output(c.Flags())
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		r, err := a.showCA(c.Context())
@@ -131,13 +136,13 @@ func (a *app) caHistory() *cobra.Command {
 		if out.json() {
 			entries := []historyJSON{}
 			for _, e := range r.GetHistory() {
-				entries = append(entries, historyJSON{instant(e.GetTime()), e.GetRotation(), e.GetGeneration(), e.GetEvent(), e.GetBy(), e.GetDetail()})
+				entries = append(entries, historyJSON{instant(e.GetTime()), e.GetRotation(), e.GetGeneration(), e.GetEvent(), e.GetBy(), e.GetDetail(), list(e.GetWaitedFor())})
 			}
 			return cli.JSON(a.stdout, entries)
 		}
-		rows := []string{row("TIME", "ROTATION", "GENERATION", "EVENT", "BY", "DETAIL")}
+		rows := []string{row("TIME", "ROTATION", "GENERATION", "EVENT", "BY", "WAITED FOR", "DETAIL")}
 		for _, e := range r.GetHistory() {
-			rows = append(rows, row(e.GetTime().AsTime().Format(time.RFC3339), fmt.Sprint(e.GetRotation()), fmt.Sprint(e.GetGeneration()), e.GetEvent(), e.GetBy(), e.GetDetail()))
+			rows = append(rows, row(e.GetTime().AsTime().Format(time.RFC3339), fmt.Sprint(e.GetRotation()), fmt.Sprint(e.GetGeneration()), e.GetEvent(), e.GetBy(), strings.Join(e.GetWaitedFor(), ","), e.GetDetail()))
 		}
 		return table(a.stdout, rows...)
 	}

@@ -85,6 +85,8 @@ func (p *progress) look(s *pb.Status) {
 			p.passed[h.GetName()] = skipped // until the end, when the record has forgotten it
 		case !h.GetPresent():
 			p.passed[h.GetName()] = "gone"
+		case !h.GetCovered() && r.GetMode() == modeCompromised:
+			p.passed[h.GetName()] = "left behind"
 		case !h.GetCovered():
 			p.passed[h.GetName()] = "joining"
 		default:

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -18,10 +17,12 @@ import (
 
 // rotateFlags are the flags of `trustcast ca rotate`.
 type rotateFlags struct {
-	wait, yes bool
-	skip      []string
-	deadline  duration
-	out       *choice
+	wait, yes, dryRun    bool
+	compromised, replace bool
+	rotation             uint64
+	skip                 []string
+	deadline             duration
+	out                  *choice
 }
 
 func (a *app) caRotate() *cobra.Command {
@@ -29,22 +30,26 @@ func (a *app) caRotate() *cobra.Command {
 		Use:   "rotate",
 		Short: "Replace the CA without a failed pull",
 		Long: "Replace the registry's CA. Every host gets the new one beside the old; the registry switches once every host has proved that it trusts what will be served; then the old one goes.\n\n" +
-			"With a rotation under way, --skip and --deadline change it. Ctrl-C while waiting leaves the rotation running. On a terminal the command asks first, unless --yes is given.",
-		Example: "  trustcast ca rotate --wait\n  trustcast ca rotate --skip web-3          # do not wait for web-3; it pulls through the predecessors meanwhile\n  trustcast ca rotate --deadline 1h --yes",
+			"With a rotation under way, --skip and --deadline change it, and --replace begins it anew with another CA while it is staged. Ctrl-C while waiting leaves the rotation running. On a terminal the command asks first, unless --yes is given.\n\n" +
+			"--compromised is for a CA whose private key was stolen, in any phase: nothing that the old key signed counts any more, join tokens are revoked, the gossip key is replaced, and hosts that are not ready within 30 s fail until they come back. A stolen state directory is worse: then run 'trustcast init' anew and join every host again.",
+		Example: "  trustcast ca rotate --wait\n  trustcast ca rotate --dry-run             # what would happen to which host; changes nothing\n  trustcast ca rotate --skip web-3          # do not wait for web-3; it pulls through the predecessors meanwhile\n  trustcast ca rotate --deadline 1h --yes\n  trustcast ca rotate --compromised --wait  # the CA's key was stolen",
 		Args:    names(),
 	}
 	var f rotateFlags
 	c.Flags().BoolVar(&f.wait, "wait", false, "show each host's progress and wait for the end")
 	c.Flags().BoolVar(&f.yes, "yes", false, "do not ask")
 	c.Flags().StringSliceVar(&f.skip, "skip", nil, "a `HOST` not to wait for; may be repeated")
-	c.Flags().Var(&f.deadline, "deadline", "how long gone hosts are waited for after each step (default the server's --deadline)")
+	c.Flags().Var(&f.deadline, "deadline", "how long gone hosts are waited for after each step (default the server's --deadline; 30s with --compromised)")
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "show what would happen to which host, and change nothing")
+	c.Flags().BoolVar(&f.compromised, "compromised", false, "the CA's key was stolen: trust nothing that it signed")
+	c.Flags().BoolVar(&f.replace, "replace", false, "begin a staged rotation anew, with another CA")
+	c.Flags().Uint64Var(&f.rotation, "rotation", 0, "change rotation `NUMBER`, and start none when it is over")
 	f.out = output(c.Flags())
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		before, err := a.now(c.Context())
-		if err != nil {
-			return err
+		if f.dryRun {
+			return a.printPlan(c.Context(), f)
 		}
-		if err := a.confirmRotation(before, f); err != nil {
+		if err := a.confirmRotation(c.Context(), f); err != nil {
 			return err
 		}
 		began := time.Now()
@@ -62,30 +67,33 @@ func (a *app) caRotate() *cobra.Command {
 
 func (a *app) rotate(ctx context.Context, f rotateFlags) (*pb.RotateCAResponse, error) {
 	return ask(ctx, a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.RotateCAResponse, error) {
-		return c.RotateCA(ctx, &pb.RotateCARequest{Skip: f.skip, Deadline: durationpb.New(time.Duration(f.deadline))})
+		return c.RotateCA(ctx, &pb.RotateCARequest{
+			Skip: f.skip, Deadline: durationpb.New(time.Duration(f.deadline)),
+			Compromised: f.compromised, Replace: f.replace, Rotation: f.rotation,
+		})
 	})
 }
 
-// confirmRotation asks a person at a terminal; scripts are not asked.
-func (a *app) confirmRotation(s *pb.Status, f rotateFlags) error {
+// confirmRotation asks a person at a terminal; scripts are not asked. It shows who
+// will break before it asks.
+func (a *app) confirmRotation(ctx context.Context, f rotateFlags) error {
 	_, reads := terminal(a.stdin)
 	_, writes := terminal(a.stderr)
-	if f.yes || !reads || !writes || s.GetRotation().GetPhase() != phaseIdle {
+	if f.yes || f.rotation != 0 || !reads || !writes {
 		return nil
 	}
-	present, gone := 0, []string{}
-	for _, h := range s.GetHosts() {
-		if h.GetPresent() {
-			present++
-		} else {
-			gone = append(gone, h.GetName())
-		}
+	s, err := a.now(ctx)
+	if err != nil {
+		return err
 	}
-	question := fmt.Sprintf("Rotate the CA of %s? %s present", s.GetDomain(), count(present, "host"))
-	if len(gone) > 0 {
-		question += fmt.Sprintf(", %d gone (%s): each step waits for them until the deadline", len(gone), strings.Join(gone, ", "))
+	if s.GetRotation().GetPhase() != phaseIdle && !f.compromised && !f.replace {
+		return nil // it is changed, or refused
 	}
-	_, _ = io.WriteString(a.stderr, question+" [y/N] ") // the answer decides, not the question
+	plan, err := a.plan(ctx, f)
+	if err != nil {
+		return err
+	}
+	_, _ = io.WriteString(a.stderr, question(s.GetDomain(), plan, f)+" [y/N] ") // the answer decides, not the question
 	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return cli.Errorf(cli.Failed, "read the answer: %w", err)

@@ -79,6 +79,9 @@ func unsettled(s *pb.Status) string {
 			parts = append(parts, fmt.Sprintf("%s is %s%s", h.GetName(), h.GetState(), because(h.GetProblem())))
 		}
 	}
+	if frozen := s.GetRotation().GetFrozen(); frozen != "" && len(parts) == 0 {
+		parts = append(parts, frozen)
+	}
 	if phase := s.GetRotation().GetPhase(); phase != phaseIdle && len(parts) == 0 {
 		parts = append(parts, fmt.Sprintf("rotation %d is %s", s.GetRotation().GetNumber(), phase))
 	}
@@ -92,6 +95,9 @@ func troubles(s *pb.Status) error {
 		if h.GetState() != stateTrusted {
 			parts = append(parts, fmt.Sprintf("%s is %s", h.GetName(), h.GetState()))
 		}
+	}
+	if s.GetRotation().GetFrozen() != "" {
+		parts = append(parts, "the server is frozen or not open yet")
 	}
 	if late := overdue(s); len(late) > 0 {
 		parts = append(parts, fmt.Sprintf("rotation %d waits past its deadline for %s", s.GetRotation().GetNumber(), strings.Join(late, ", ")))
@@ -177,19 +183,30 @@ func orOff(address string) string {
 
 func rotationRows(s *pb.Status) []string {
 	r := s.GetRotation()
+	rows := []string{row("rotation", rotationText(s))}
+	if r.GetFrozen() != "" {
+		rows = append(rows, row("  frozen", r.GetFrozen()))
+	}
+	for _, wait := range r.GetWaitingFor() {
+		rows = append(rows, row("  waits for", wait.GetHost()+" "+wait.GetReason()), row("  to do", wait.GetAdvice()))
+	}
+	return rows
+}
+
+func rotationText(s *pb.Status) string {
+	r := s.GetRotation()
 	if r.GetPhase() == phaseIdle {
-		return []string{row("rotation", "idle")}
+		return phaseIdle
 	}
 	text := fmt.Sprintf("number %d is %s since %s", r.GetNumber(), r.GetPhase(), span(s.GetTime().AsTime().Sub(r.GetStarted().AsTime())))
+	if r.GetMode() == modeCompromised {
+		text += ", replaces a stolen CA"
+	}
 	if r.GetRollback() {
 		text += ", being rolled back"
 	}
 	if len(r.GetSkipped()) > 0 {
 		text += ", without " + strings.Join(r.GetSkipped(), ", ")
 	}
-	rows := []string{row("rotation", text)}
-	for _, wait := range r.GetWaitingFor() {
-		rows = append(rows, row("  waits for", wait.GetHost()+" "+wait.GetReason()), row("  to do", wait.GetAdvice()))
-	}
-	return rows
+	return text
 }

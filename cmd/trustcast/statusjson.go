@@ -44,6 +44,9 @@ type rotationJSON struct {
 	WaitingFor []waitingJSON `json:"waiting_for"`
 	Skipped    []string      `json:"skipped"`
 	Other      string        `json:"other"`
+	// Mode is "planned" or "compromised"; Frozen says why nothing happens.
+	Mode   string `json:"mode"`
+	Frozen string `json:"frozen"`
 }
 
 type waitingJSON struct {
@@ -97,7 +100,7 @@ func newRotationJSON(r *pb.Rotation) rotationJSON {
 	return rotationJSON{
 		Phase: r.GetPhase(), Number: r.GetNumber(), Rollback: r.GetRollback(),
 		Started: instant(r.GetStarted()), Deadline: instant(r.GetDeadline()),
-		WaitingFor: waits, Skipped: list(r.GetSkipped()), Other: r.GetOther(),
+		WaitingFor: waits, Skipped: list(r.GetSkipped()), Other: r.GetOther(), Mode: r.GetMode(), Frozen: r.GetFrozen(),
 	}
 }
 

@@ -20,6 +20,8 @@ const (
 	phaseRetiring = "retiring"
 
 	stateTrusted = "trusted"
+
+	modeCompromised = "compromised"
 )
 
 // A server that restarts while somebody waits is given this long to come back,

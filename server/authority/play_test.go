@@ -30,7 +30,7 @@ type play struct {
 	// backup of the record, and of the hosts' own by ID.
 	backup      Rotation
 	backupHosts map[string]Host
-	broken        string // the first invariant about a step that did not hold
+	broken      string // the first invariant about a step that did not hold
 }
 
 // actor is a host: what is on its disk, and what it reported last.
