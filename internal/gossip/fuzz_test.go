@@ -85,6 +85,12 @@ func FuzzKeyHolder(f *testing.F) {
 	}
 	tg.packet(f, seal(f, keyA, 1, alive("control", 1, nil), nil))
 	tg.settled(f, "control")
+	for _, message := range messages() {
+		if len(message) > 0 && message[0] == pushPullType {
+			tg.stream(f, sealStream(f, keyA, 1, message), true)
+		}
+	}
+	tg.settled(f, "streamed")
 	f.Fuzz(func(t *testing.T, message []byte, version byte, stream bool) {
 		if stream {
 			tg.stream(t, sealStream(t, keyA, version, message), true)
@@ -195,9 +201,9 @@ const (
 
 // messages are one of each kind, and some that are odd.
 func messages() [][]byte {
-	state := packed(nil, "Name", "joined", "Addr", []byte{10, 0, 0, 3}, "Port", uint32(7946), "Incarnation", uint32(1), "State", uint32(0), "Vsn", []byte{1, 5, 2, 0, 0, 0})
+	state := packed(nil, "Name", "streamed", "Addr", []byte{10, 0, 0, 3}, "Port", uint32(7946), "Incarnation", uint32(1), "State", uint32(0), "Vsn", []byte{1, 5, 2, 0, 0, 0})
 	push := func(nodes, user uint32) []byte {
-		return packed([]byte{pushPullType}, "Nodes", nodes, "UserStateLen", user, "Join", uint32(1))
+		return packed([]byte{pushPullType}, "Nodes", nodes, "UserStateLen", user, "Join", true)
 	}
 	return [][]byte{
 		nil, {aliveType}, {compoundType, 1, 0, 0}, {compressType}, {sumType, 0, 0, 0, 0}, {userType, 'x'},
@@ -229,6 +235,8 @@ func packed(head []byte, pairs ...any) []byte {
 			raw(v)
 		case []byte:
 			raw(string(v))
+		case bool: // true
+			out = append(out, 0xc3)
 		case uint32:
 			out = binary.BigEndian.AppendUint32(append(out, 0xce), v)
 		}
