@@ -9,9 +9,12 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # The agent never shows gRPC traces; without them it is 2.5 MB smaller.
 AGENT_TAGS := grpcnotrace
+# How long each fuzz target runs; finding the smallest input of a kind may take
+# a second of it and no more, since it would take most otherwise.
+FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check generate fleet-test bench tools clean
+.PHONY: help build demo test check generate fleet-test fuzz bench tools clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +45,14 @@ generate: .tools/ready ## make the Go code of proto/ anew
 
 fleet-test: ## run the tests on real Docker engines (root; skipped with the reason elsewhere)
 	TRUSTCAST_FLEET=1 go test -count=1 -timeout 30m -v ./test/fleet
+
+fuzz: ## run each fuzz target for FUZZTIME (30s), one after the other
+	@grep -rl --include='*_test.go' '^func Fuzz' . | sort | while read -r file; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' "$$file"); do \
+			said=$$(go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "./$$(dirname "$$file")" 2>&1) || { echo "$$said"; exit 1; }; \
+			printf '%-28s %-15s %s\n' "$$(dirname "$$file")" "$$target" "$$(echo "$$said" | grep '^fuzz: elapsed' | tail -n 1)"; \
+		done || exit 1; \
+	done
 
 bench: ## run the benchmarks, and print the agent's size and idle memory
 	go test -run '^$$' -bench . -benchmem ./...

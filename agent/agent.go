@@ -192,14 +192,17 @@ func (a *agent) load() error {
 	if err != nil {
 		return err
 	}
+	if _, err := parseNames(a.enrolment.Domain, nil); err != nil {
+		return a.store.damaged(identityFile, err)
+	}
 	if a.names, err = parseNames(a.enrolment.Domain, t.Names); err != nil {
-		return err
+		return a.store.damaged(trustedFile, err)
 	}
 	if !ok {
 		return nil
 	}
 	if a.bundle, err = t.bundle(); err != nil {
-		return err
+		return a.store.damaged(trustedFile, err)
 	}
 	a.wanted.revision, a.wanted.rotation, a.wanted.fallback = t.Revision, t.Rotation, t.Registry
 	if len(t.Gossip.Keys) > 0 {

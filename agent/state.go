@@ -137,7 +137,7 @@ func (s store) read(name string, into any) (ok bool, err error) {
 		Format int `json:"format"`
 	}
 	if err := json.Unmarshal(data, &head); err != nil {
-		return false, fmt.Errorf("%s is damaged (%w): remove %s and join again with a token made by `trustcast token create --host NAME`", path, err, s.dir)
+		return false, s.damaged(name, err)
 	}
 	if head.Format > stateFormat {
 		return false, fmt.Errorf("%s has format %d, written by a newer agent; this one reads up to %d: install the newer version again", path, head.Format, stateFormat)
@@ -145,9 +145,14 @@ func (s store) read(name string, into any) (ok bool, err error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(into); err != nil {
-		return false, fmt.Errorf("%s is damaged (%w): remove %s and join again with a token made by `trustcast token create --host NAME`", path, err, s.dir)
+		return false, s.damaged(name, err)
 	}
 	return true, nil
+}
+
+// damaged says what to do about a file that cannot be used.
+func (s store) damaged(name string, why error) error {
+	return fmt.Errorf("%s is damaged (%w): remove %s and join again with a token made by `trustcast token create --host NAME`", filepath.Join(s.dir, name), why, s.dir)
 }
 
 func (s store) write(name string, v any) error {

@@ -77,10 +77,13 @@ func ParseToken(s string) (Token, error) {
 	if len(t.Pins) > maxPins {
 		return Token{}, fmt.Errorf("the join token has %d pins; at most %d are read", len(t.Pins), maxPins)
 	}
-	for _, pin := range t.Pins {
-		if raw, err := base64.RawURLEncoding.DecodeString(pin); err != nil || len(raw) != sha256.Size {
+	for i, pin := range t.Pins {
+		raw, err := base64.RawURLEncoding.DecodeString(pin)
+		if err != nil || len(raw) != sha256.Size {
 			return Token{}, errors.New("the join token's pin is damaged: copy it again in full from `trustcast token create`")
 		}
+		// As Pin spells it: a line break from a terminal would match no key.
+		t.Pins[i] = base64.RawURLEncoding.EncodeToString(raw)
 	}
 	return t, nil
 }

@@ -193,8 +193,8 @@ func (s *sockets) receive() {
 	buf := make([]byte, udpPacket)
 	for s.ctx.Err() == nil {
 		n, from, err := s.udp.ReadFromUDPAddrPort(buf)
-		if err != nil || n == 0 {
-			continue // an error of one packet, or of the closed socket
+		if err != nil || !wellSealed(buf[:n]) {
+			continue // an error of one packet, or of the closed socket; or no member's
 		}
 		p := &memberlist.Packet{
 			Buf:       append([]byte(nil), buf[:n]...),
@@ -218,7 +218,7 @@ type stream struct {
 }
 
 func (s *sockets) track(conn net.Conn, release func()) (*stream, error) {
-	st := &stream{Conn: conn, left: maxStream}
+	st := &stream{Conn: &sealedConn{Conn: conn}, left: maxStream}
 	st.closed = func() {
 		s.mu.Lock()
 		delete(s.open, st)

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -115,7 +116,8 @@ func parse(path string, data []byte) (file, error) {
 	if f.Format > Format {
 		return file{}, fmt.Errorf("record %s has format %d, written by a newer trustcast; this one reads up to %d: install the newer version again", path, f.Format, Format)
 	}
-	if f.Format < 1 || f.Rev == 0 || len(f.Value) == 0 {
+	// The last revision has none after it.
+	if f.Format < 1 || f.Rev == 0 || f.Rev == math.MaxUint64 || len(f.Value) == 0 {
 		return file{}, fmt.Errorf("record %s is damaged (no format, revision or value): restore it from a backup", path)
 	}
 	return f, nil
