@@ -55,6 +55,7 @@ type Edge struct {
 	cfg     Config
 	signIn  *signIn
 	metrics *metrics
+	clients clients
 
 	publishing sync.Mutex                // one Publish at a time
 	certs      atomic.Pointer[published] // nil before the first
@@ -72,6 +73,7 @@ func New(cfg Config) *Edge {
 		cfg:     cfg,
 		signIn:  newSignIn(cfg.Hash, cfg.DummyHash),
 		metrics: newMetrics(cfg.Registerer, cfg.Log),
+		clients: newClients(),
 	}
 }
 
@@ -85,7 +87,7 @@ func (e *Edge) Run(ctx context.Context, lis net.Listener) error {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		ended = srv.Serve(tls.NewListener(lis, e.tlsConfig()))
+		ended = srv.Serve(tls.NewListener(listener{lis}, e.tlsConfig()))
 	}()
 	select {
 	case <-served:
@@ -114,11 +116,14 @@ func (e *Edge) server(connections *sync.WaitGroup) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(e.cfg.Log.Handler(), slog.LevelDebug),
-		ConnState: func(_ net.Conn, state http.ConnState) {
+		ConnState: func(conn net.Conn, state http.ConnState) {
 			switch state {
 			case http.StateNew: // before Serve returns, so before Wait
 				connections.Add(1)
-			case http.StateClosed, http.StateHijacked:
+			case http.StateClosed:
+				e.ended(conn)
+				connections.Done()
+			case http.StateHijacked:
 				connections.Done()
 			}
 		},

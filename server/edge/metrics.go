@@ -27,6 +27,7 @@ const (
 type metrics struct {
 	requests *prometheus.CounterVec
 	signIns  *prometheus.CounterVec
+	refusals prometheus.Counter
 	inFlight atomic.Int64
 }
 
@@ -40,6 +41,10 @@ func newMetrics(reg prometheus.Registerer, log *slog.Logger) *metrics {
 			Name: "trustcast_edge_sign_ins_total",
 			Help: "Sign-ins: remembered (no bcrypt), accepted, refused, anonymous.",
 		}, []string{"result"}),
+		refusals: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "trustcast_edge_certificate_refusals_total",
+			Help: "Handshakes that clients ended because they do not trust the certificate.",
+		}),
 	}
 	if reg == nil {
 		return m
@@ -48,7 +53,7 @@ func newMetrics(reg prometheus.Registerer, log *slog.Logger) *metrics {
 		Name: "trustcast_edge_requests_in_flight",
 		Help: "Requests being answered now.",
 	}, func() float64 { return float64(m.inFlight.Load()) })
-	err := errors.Join(reg.Register(m.requests), reg.Register(m.signIns), reg.Register(inFlight))
+	err := errors.Join(reg.Register(m.requests), reg.Register(m.signIns), reg.Register(m.refusals), reg.Register(inFlight))
 	if err != nil {
 		log.Error("some metrics of the edge are not exported", "err", err)
 	}

@@ -31,6 +31,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	e.cfg.Engine.ServeHTTP(out, forward(r))
+	e.clients.answered(r.RemoteAddr, out.code())
 	out.limit.moveOn() // what net/http still holds back goes out now
 }
 
