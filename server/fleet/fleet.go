@@ -5,13 +5,15 @@
 // Presence is observed and absence never assumed: a host is present until it
 // gave no sign for GoneAfter, counted from its last sign or this fleet's
 // opening, whichever is later. Evidence is volatile on purpose, a restart loses
-// it and asks again; only "covered" and a coarse "last seen" are records. Who a
-// host is, identity knows; what follows from its evidence, authority decides.
+// it and asks again; only "covered", a coarse "last seen" and the address are
+// records. Who a host is, identity knows; what follows from its evidence,
+// authority decides.
 package fleet
 
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -69,6 +71,8 @@ type host struct {
 type record struct {
 	Covered  bool      `json:"covered"`
 	LastSeen time.Time `json:"last_seen"`
+	// Address of the newest stream that reported, without port.
+	Address string `json:"address,omitempty"`
 }
 
 // Details of a report that only people read.
@@ -89,6 +93,9 @@ type State struct {
 	Evidence *certs.Evidence
 	Received time.Time
 	Details  Details
+	// Address is the IP address that the host's newest stream came from, also
+	// one before a restart; empty when there was none.
+	Address string
 }
 
 // Open loads what is durable of each host.
@@ -106,14 +113,26 @@ func Open(cfg Config) (*Fleet, error) {
 	return f, nil
 }
 
-// seen writes "last seen" now and then. The caller holds mu.
+// seen writes "last seen" now and then, and the address when it is another one.
+// The caller holds mu.
 func (f *Fleet) seen(id string, h *host, now time.Time) error {
-	if h.rev != 0 && now.Sub(h.rec.LastSeen) < seenEvery {
+	address := withoutPort(h.details.Address)
+	if h.rev != 0 && now.Sub(h.rec.LastSeen) < seenEvery && h.rec.Address == address {
 		return nil
 	}
 	rec := h.rec
-	rec.LastSeen = now.UTC()
+	rec.LastSeen, rec.Address = now.UTC(), address
 	return f.put(id, h, rec)
+}
+
+// withoutPort is the IP address in HOST:PORT; empty for another form, like a
+// stream in memory.
+func withoutPort(hostport string) string {
+	at, err := netip.ParseAddrPort(hostport)
+	if err != nil {
+		return ""
+	}
+	return at.Addr().Unmap().WithZone("").String()
 }
 
 func (f *Fleet) put(id string, h *host, rec record) error {
@@ -210,6 +229,7 @@ func (f *Fleet) State(id string) State {
 		LastSeen:  h.rec.LastSeen,
 		Received:  h.received,
 		Details:   h.details,
+		Address:   h.rec.Address,
 	}
 	s.Present = s.Connected || alive || now.Sub(last) < f.cfg.GoneAfter
 	if h.evidence != nil {
