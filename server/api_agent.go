@@ -141,6 +141,7 @@ func (a *agentAPI) Sync(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncR
 		return reply(err)
 	}
 	defer s.Close()
+	defer n.edge.Forget(addressOf(stream.Context())) // all that came from there until now was of a host
 	n.log.Info("host connected", "host", host.Name, "address", addressOf(stream.Context()))
 	defer n.log.Info("host disconnected", "host", host.Name)
 

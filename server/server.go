@@ -169,6 +169,9 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 	if err := n.openAuthority(keys); err != nil {
 		return nil, err
 	}
+	if err := n.registerStrangers(); err != nil {
+		return nil, err
+	}
 	return n, sweep(keys, n.authority.Keys(), n.identity.Keys())
 }
 

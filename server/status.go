@@ -43,6 +43,7 @@ func (n *node) status() (*pb.Status, error) {
 	for _, h := range hosts {
 		s.Hosts = append(s.Hosts, hostStatus(h, n.fleet.State(h.ID), verdicts[h.ID]))
 	}
+	s.Strangers = n.strangers()
 	s.Warnings = n.warnings(s)
 	return s, nil
 }
