@@ -19,7 +19,7 @@ func (a *app) status() *cobra.Command {
 		Use:   "status",
 		Short: "Show the registry, its CA, the rotation and every host",
 		Long: "Show the registry, its CA, the rotation and every host.\n\n" +
-			"Exit code 3 means that the server answered but something needs a look: a host that is not trusted, a rotation that waits past its deadline, a warning. With --wait it means that the time was up.",
+			"Exit code 3 means that the server answered but something needs a look: a host that is not trusted, a rotation that waits past its deadline, a warning; strangers alone do not. With --wait it means that the time was up.",
 		Example: "  trustcast status\n  trustcast status --wait --timeout 5m      # until no rotation runs and every present host is trusted\n  trustcast status -o json | jq -r '.hosts[].name'",
 		Args:    names(),
 	}
@@ -139,6 +139,9 @@ func printStatus(w io.Writer, s *pb.Status, asJSON bool) error {
 	} else if _, err := fmt.Fprintln(w); err != nil {
 		return err
 	} else if err := printHosts(w, s); err != nil {
+		return err
+	}
+	if err := printStrangers(w, s.GetStrangers(), s.GetTime()); err != nil {
 		return err
 	}
 	for _, warning := range s.GetWarnings() {

@@ -9,21 +9,22 @@ import (
 // statusJSON is `status -o json`. Keys are stable; lists are never null; times
 // are RFC 3339 in UTC, null when unset.
 type statusJSON struct {
-	Version         string       `json:"version"`
-	Time            *time.Time   `json:"time"`
-	Started         *time.Time   `json:"started"`
-	FleetID         string       `json:"fleet_id"`
-	Domain          string       `json:"domain"`
-	Aliases         []string     `json:"aliases"`
-	Generation      uint64       `json:"generation"`
-	Fingerprint     string       `json:"fingerprint"`
-	Serving         servingJSON  `json:"serving"`
-	Rotation        rotationJSON `json:"rotation"`
-	Hosts           []hostJSON   `json:"hosts"`
-	Warnings        []string     `json:"warnings"`
-	RegistryAddress string       `json:"registry_address"`
-	GRPCAddress     string       `json:"grpc_address"`
-	GossipAddress   string       `json:"gossip_address"`
+	Version         string         `json:"version"`
+	Time            *time.Time     `json:"time"`
+	Started         *time.Time     `json:"started"`
+	FleetID         string         `json:"fleet_id"`
+	Domain          string         `json:"domain"`
+	Aliases         []string       `json:"aliases"`
+	Generation      uint64         `json:"generation"`
+	Fingerprint     string         `json:"fingerprint"`
+	Serving         servingJSON    `json:"serving"`
+	Rotation        rotationJSON   `json:"rotation"`
+	Hosts           []hostJSON     `json:"hosts"`
+	Strangers       []strangerJSON `json:"strangers"`
+	Warnings        []string       `json:"warnings"`
+	RegistryAddress string         `json:"registry_address"`
+	GRPCAddress     string         `json:"grpc_address"`
+	GossipAddress   string         `json:"gossip_address"`
 }
 
 type servingJSON struct {
@@ -82,7 +83,8 @@ func newStatusJSON(s *pb.Status) statusJSON {
 			CANotAfter: instant(serving.GetCaNotAfter()), LeafNotAfter: instant(serving.GetLeafNotAfter()),
 			Predecessors: serving.GetPredecessors(),
 		},
-		Rotation: newRotationJSON(s.GetRotation()), Hosts: newHostsJSON(s.GetHosts()), Warnings: list(s.GetWarnings()),
+		Rotation: newRotationJSON(s.GetRotation()), Hosts: newHostsJSON(s.GetHosts()),
+		Strangers: newStrangersJSON(s.GetStrangers()), Warnings: list(s.GetWarnings()),
 		RegistryAddress: s.GetRegistryAddress(), GRPCAddress: s.GetGrpcAddress(), GossipAddress: s.GetGossipAddress(),
 	}
 }
