@@ -34,7 +34,7 @@ const strangerLife = 7 * 24 * time.Hour
 // address than its agent's stream comes from is listed without need. Nothing
 // outlives a restart of the server: the list fills again as clients come.
 func (n *node) strangers() []*pb.Stranger {
-	known := n.hostAddresses()
+	known := explained(n.hostAddresses(), ownAddresses())
 	found := n.edge.Clients(time.Now().Add(-strangerLife))
 	found = slices.DeleteFunc(found, func(c edge.Client) bool { return known[c.Address] })
 	slices.SortFunc(found, func(a, b edge.Client) int {
@@ -50,15 +50,24 @@ func (n *node) strangers() []*pb.Stranger {
 	return out
 }
 
-// hostAddresses are those that enrolled hosts explain.
-func (n *node) hostAddresses() map[netip.Addr]bool {
-	known := map[netip.Addr]bool{}
+// hostAddresses are those of every host's current or last stream.
+func (n *node) hostAddresses() []netip.Addr {
+	var out []netip.Addr
 	for _, h := range n.identity.Hosts() {
 		if address, err := netip.ParseAddr(n.fleet.State(h.ID).Address); err == nil {
-			known[address] = true
+			out = append(out, address)
 		}
 	}
-	own := ownAddresses()
+	return out
+}
+
+// explained are the addresses of hosts, and all of this machine's own when one
+// of them is a host's.
+func explained(hosts, own []netip.Addr) map[netip.Addr]bool {
+	known := map[netip.Addr]bool{}
+	for _, address := range hosts {
+		known[address] = true
+	}
 	if slices.ContainsFunc(own, func(a netip.Addr) bool { return known[a] }) {
 		for _, address := range own {
 			known[address] = true

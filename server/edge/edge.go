@@ -87,7 +87,7 @@ func (e *Edge) Run(ctx context.Context, lis net.Listener) error {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		ended = srv.Serve(tls.NewListener(lis, e.tlsConfig()))
+		ended = srv.Serve(tls.NewListener(listener{lis}, e.tlsConfig()))
 	}()
 	select {
 	case <-served:

@@ -151,6 +151,9 @@ func TestMetrics(t *testing.T) {
 	get(t, client, "/v2/a/manifests/missing", "ann", "secret")
 	do(t, client, request(t, "BREW", "/v2/a/b", "ann", "wrong", nil))
 	must(t, testutil.GatherAndCompare(reg, strings.NewReader(`
+# HELP trustcast_edge_certificate_refusals_total Handshakes that clients ended because they do not trust the certificate.
+# TYPE trustcast_edge_certificate_refusals_total counter
+trustcast_edge_certificate_refusals_total 0
 # HELP trustcast_edge_requests_in_flight Requests being answered now.
 # TYPE trustcast_edge_requests_in_flight gauge
 trustcast_edge_requests_in_flight 0

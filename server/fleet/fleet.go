@@ -121,7 +121,7 @@ func Open(cfg Config) (*Fleet, error) {
 // The caller holds mu.
 func (f *Fleet) seen(id string, h *host, now time.Time) error {
 	address := withoutPort(h.details.Address)
-	if h.rev != 0 && now.Sub(h.rec.LastSeen) < seenEvery && h.rec.Address == address {
+	if h.rev != 0 && now.Sub(h.rec.LastSeen) < seenEvery && (address == "" || h.rec.Address == address) {
 		return nil
 	}
 	return f.put(id, h, h.known(now))

@@ -161,6 +161,32 @@ func TestNewestReportWins(t *testing.T) {
 	s.Close()
 }
 
+// TestAddressIsDurable: where the newest stream came from, without port.
+func TestAddressIsDurable(t *testing.T) {
+	dir := t.TempDir()
+	f := newFleet(t, dir, nil)
+	from := func(address, want string) {
+		t.Helper()
+		s := attach(t, f, "a")
+		if err := s.Report(certs.Evidence{}, Details{Address: address}); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		if got := f.State("a").Address; got != want {
+			t.Errorf("from %s: the address is %q", address, got)
+		}
+		f = newFleet(t, dir, nil)
+		if got := f.State("a").Address; got != want {
+			t.Errorf("from %s: after a restart the address is %q", address, got)
+		}
+	}
+	from("10.0.0.1:4711", "10.0.0.1")
+	from("10.0.0.1:4712", "10.0.0.1")
+	from("[::ffff:10.0.0.2]:4711", "10.0.0.2")
+	from("[2001:db8::1]:4711", "2001:db8::1")
+	from("in memory", "")
+}
+
 func TestCoveredIsDurable(t *testing.T) {
 	dir := t.TempDir()
 	f := newFleet(t, dir, nil)
