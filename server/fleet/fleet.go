@@ -121,7 +121,7 @@ func Open(cfg Config) (*Fleet, error) {
 // The caller holds mu.
 func (f *Fleet) seen(id string, h *host, now time.Time) error {
 	address := withoutPort(h.details.Address)
-	if h.rev != 0 && now.Sub(h.rec.LastSeen) < seenEvery && (address == "" || h.rec.Address == address) {
+	if h.rev != 0 && now.Sub(h.rec.LastSeen) < seenEvery && h.rec.Address == address {
 		return nil
 	}
 	return f.put(id, h, h.known(now))
@@ -131,11 +131,9 @@ func (f *Fleet) seen(id string, h *host, now time.Time) error {
 func (h *host) known(now time.Time) record {
 	rec := h.rec
 	rec.LastSeen = now.UTC()
-	if address := withoutPort(h.details.Address); address != "" {
-		rec.Address = address
-	}
-	if h.evidence != nil {
+	if h.evidence != nil { // else it has not reported since this fleet was opened
 		rec.Generation = max(rec.Generation, h.evidence.Generation)
+		rec.Address = withoutPort(h.details.Address)
 	}
 	return rec
 }
