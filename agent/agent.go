@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -53,6 +54,7 @@ type agent struct {
 	docker    install.Docker
 	owned     install.Owned
 	bundle    certs.Bundle // accepted last; no roots before the first
+	ring      ring         // of gossip, taken last
 	wanted    wanted       // newest from the server; zero before the first
 	refused   string       // why the newest offer was refused; "" when it was not
 	// considered is the revision of the newest offer, accepted or not; 0: none.
@@ -66,6 +68,8 @@ type agent struct {
 	link   *link
 	gossip *gossip.Member // nil when off
 	drift  chan struct{}  // one slot: look at the files
+
+	changing sync.Mutex // held while the identity file is changed
 }
 
 // wanted is the newest state from the server, vetted.
@@ -186,7 +190,7 @@ func (a *agent) load() error {
 	if _, err := a.store.read(ownedFile, &o); err != nil {
 		return err
 	}
-	a.owned = o.Owned
+	a.owned, a.ring = o.Owned, a.enrolment.Gossip
 	var t trusted
 	ok, err := a.store.read(trustedFile, &t)
 	if err != nil {
@@ -206,7 +210,7 @@ func (a *agent) load() error {
 	}
 	a.wanted.revision, a.wanted.rotation, a.wanted.fallback = t.Revision, t.Rotation, t.Registry
 	if len(t.Gossip.Keys) > 0 {
-		a.enrolment.Gossip = t.Gossip
+		a.ring = t.Gossip
 	}
 	return nil
 }

@@ -12,8 +12,6 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
-
-	"github.com/trustcast/trustcast/certs"
 )
 
 // verifyServer checks a server's chain against control CAs and returns its
@@ -41,13 +39,9 @@ func (e enrolment) clientConfig() (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	var roots []*x509.Certificate
-	for _, der := range e.ControlCAs {
-		ca, err := certs.ParseCertificate(der)
-		if err != nil {
-			return nil, err
-		}
-		roots = append(roots, ca)
+	roots, err := e.roots()
+	if err != nil {
+		return nil, err
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -56,7 +50,7 @@ func (e enrolment) clientConfig() (*tls.Config, error) {
 		},
 		InsecureSkipVerify: true, //nolint:gosec // verified below: by fleet, not by DNS name
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			fleet, err := verifyServer(cs.PeerCertificates, roots)
+			fleet, err := verifyServer(cs.PeerCertificates, withShown(roots, cs.PeerCertificates))
 			if err == nil && fleet != e.FleetID {
 				err = fmt.Errorf("it is of fleet %s, this host of %s", fleet, e.FleetID)
 			}

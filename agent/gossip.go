@@ -7,12 +7,12 @@ import (
 // startGossip becomes a member. A port that is taken is a warning: the stream
 // carries everything.
 func (a *agent) startGossip() {
-	if a.cfg.GossipListen == off || a.cfg.Layers.NoGossip || len(a.enrolment.Gossip.Keys) == 0 {
+	if a.cfg.GossipListen == off || a.cfg.Layers.NoGossip || len(a.ring.Keys) == 0 {
 		return
 	}
 	m, err := gossip.Start(gossip.Config{
 		Name: a.enrolment.HostID, Listen: a.cfg.GossipListen,
-		Keys: a.enrolment.Gossip.Keys, Peers: a.enrolment.Gossip.Peers,
+		Keys: a.ring.Keys, Peers: a.ring.Peers,
 		Changed:   a.link.hint,
 		Transport: a.cfg.GossipTransport, Log: a.log,
 	})
@@ -23,15 +23,23 @@ func (a *agent) startGossip() {
 	a.gossip = m
 }
 
-// useGossip takes the ring and the peers that the server names.
+// useGossip takes the ring and the peers that the server names, which is
+// acknowledged from then on, also with gossip off.
 func (a *agent) useGossip(r ring) {
-	if a.gossip == nil || len(r.Keys) == 0 {
+	if len(r.Keys) == 0 {
 		return
 	}
-	a.gossip.SetPeers(r.Peers)
-	if err := a.gossip.SetKeys(r.Keys); err != nil {
-		a.log.Warn("gossip keys not taken", "err", err)
+	if a.gossip != nil {
+		a.gossip.SetPeers(r.Peers)
+		if err := a.gossip.SetKeys(r.Keys); err != nil {
+			a.log.Warn("gossip keys not taken", "err", err)
+			return
+		}
 	}
+	if r.Version != a.ring.Version {
+		a.log.Info("gossip ring taken", "version", r.Version)
+	}
+	a.ring = r
 }
 
 func (a *agent) gossipState() string {

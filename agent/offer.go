@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -29,6 +30,7 @@ type offered struct {
 	tick, window       time.Duration
 	registry           string
 	gossip             ring
+	controlCAs         []*x509.Certificate
 }
 
 // vet checks a wanted state from the server: the domain is fixed since
@@ -58,6 +60,9 @@ func vet(m *pb.Wanted, domain string, now time.Time) (offered, error) {
 	if o.gossip, err = vetRing(m.GetGossip()); err != nil {
 		return o, err
 	}
+	if o.controlCAs, err = parseControlCAs(m.GetControlCas()); err != nil {
+		return o, fmt.Errorf("wanted state refused: %w", err)
+	}
 	if _, _, err := net.SplitHostPort(m.GetRegistryAddress()); err == nil {
 		o.registry = m.GetRegistryAddress()
 	}
@@ -73,7 +78,7 @@ func vetRing(g *pb.Gossip) (ring, error) {
 			return ring{}, errors.New("wanted state refused: a gossip key has not 32 bytes")
 		}
 	}
-	return ring{Keys: g.GetKeys(), Peers: slices.Clone(g.GetPeers())}, nil
+	return ring{Keys: g.GetKeys(), Peers: slices.Clone(g.GetPeers()), Version: g.GetVersion()}, nil
 }
 
 // trusted is what the agent keeps of it.

@@ -46,6 +46,9 @@ func (a *agent) consider(message *pb.Wanted) error {
 	if d.Refused != "" {
 		return errors.New(d.Refused)
 	}
+	if err := a.takeControlCAs(o.controlCAs); err != nil {
+		return err
+	}
 	return a.accept(o, d.Accept)
 }
 
@@ -57,7 +60,7 @@ func (a *agent) unplanned() bool {
 
 // accept keeps an offer: durably first, then in memory.
 func (a *agent) accept(o offered, newBundle bool) error {
-	if newBundle || o.revision != a.wanted.revision {
+	if newBundle || o.revision != a.wanted.revision || !o.gossip.same(a.ring) {
 		if err := a.store.write(trustedFile, o.trusted()); err != nil {
 			return err
 		}

@@ -13,34 +13,57 @@ import (
 // renewLimit bounds one renewal call.
 const renewLimit = 30 * time.Second
 
-// identity returns who this host is now. Renewals change certificate and key,
-// under the link's mu; everything else is fixed.
+// identity returns who this host is now. Renewals change certificate and key, and
+// a re-issued control CA is added, under the link's mu; everything else is fixed.
 func (a *agent) identity() enrolment {
 	a.link.mu.Lock()
 	defer a.link.mu.Unlock()
 	return a.enrolment
 }
 
-// renewRetry is how often a renewal is tried on a stream that works: a third of
-// an identity's life is left for it.
-const renewRetry = time.Hour
+// changeIdentity changes what may change of the identity: durably first, then in
+// memory. One change at a time, since each writes the whole file.
+func (a *agent) changeIdentity(change func(*enrolment)) error {
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	e := a.identity()
+	change(&e)
+	if err := a.store.write(identityFile, e); err != nil {
+		return err
+	}
+	a.link.mu.Lock()
+	defer a.link.mu.Unlock()
+	a.enrolment.Cert, a.enrolment.Key, a.enrolment.Received, a.enrolment.ControlCAs = e.Cert, e.Key, e.Received, e.ControlCAs
+	return nil
+}
 
-// renewal says when the identity is due, at two thirds of its life, and ends.
+// renewRetry is how often a renewal is tried on a stream that works, at most: a
+// third of an identity's life is left for it, so short lives have renewPart of
+// theirs.
+const (
+	renewRetry = time.Hour
+	renewPart  = 30
+)
+
+// renewal says when the identity is due, at two thirds of its life and a spread,
+// and ends.
 func (e enrolment) renewal() (due, ends time.Time, err error) {
 	cert, err := x509.ParseCertificate(e.Cert)
 	if err != nil {
 		return due, ends, fmt.Errorf("this host's identity is damaged: %w", err)
 	}
-	return e.Received.Add(cert.NotAfter.Sub(e.Received) * 2 / 3), cert.NotAfter, nil
+	return certs.RenewAt(cert, e.Received, certs.RenewAfter), cert.NotAfter, nil
 }
 
 // untilRenewal is how long a stream may be held.
 func (l *link) untilRenewal() time.Duration {
-	due, _, err := l.agent.identity().renewal()
+	e := l.agent.identity()
+	due, ends, err := e.renewal()
 	if err != nil {
 		return renewRetry // the next visit says it
 	}
-	return max(due.Sub(l.agent.cfg.Now()), renewRetry)
+	least := min(renewRetry, max(ends.Sub(e.Received)/renewPart, time.Second))
+	return max(due.Sub(l.agent.cfg.Now()), least)
 }
 
 // renewIfDue renews the identity when it is due.
@@ -97,13 +120,12 @@ func (l *link) renew(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("renewed identity: %w", err)
 	}
-	e.Cert, e.Key, e.Received = resp.GetIdentity(), der, a.cfg.Now().UTC()
-	if err := a.store.write(identityFile, e); err != nil {
+	err = a.changeIdentity(func(e *enrolment) {
+		e.Cert, e.Key, e.Received = resp.GetIdentity(), der, a.cfg.Now().UTC()
+	})
+	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	a.enrolment.Cert, a.enrolment.Key, a.enrolment.Received = e.Cert, e.Key, e.Received
-	l.mu.Unlock()
 	l.log.Info("identity renewed", "ends", cert.NotAfter)
 	return a.store.remove(pendingFile)
 }

@@ -14,7 +14,7 @@ func (a *agent) report(e certs.Evidence) *pb.Report {
 		Boot: a.boot, Sequence: a.sequence, Revision: e.Revision, Rotation: e.Rotation,
 		Generation: e.Generation, Fingerprint: string(e.Fingerprint), Offline: e.Offline,
 		Probe: outcomes[e.Probe], Live: outcomes[e.Live], Problem: e.Problem,
-		Gossip: a.gossipState(), Version: a.cfg.Version, Time: timestamppb.New(a.cfg.Now()),
+		Gossip: a.gossipState(), GossipVersion: a.ring.Version, Version: a.cfg.Version, Time: timestamppb.New(a.cfg.Now()),
 	}
 	for _, fp := range e.SoloRoots {
 		r.SoloRoots = append(r.SoloRoots, string(fp))

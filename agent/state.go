@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -61,6 +62,13 @@ type enrolment struct {
 type ring struct {
 	Keys  [][]byte `json:"keys"`
 	Peers []string `json:"peers"`
+	// Version is the server's; 0 in files of before it had one.
+	Version uint64 `json:"version,omitempty"`
+}
+
+// same says whether two rings are one.
+func (r ring) same(o ring) bool {
+	return r.Version == o.Version && slices.EqualFunc(r.Keys, o.Keys, bytes.Equal) && slices.Equal(r.Peers, o.Peers)
 }
 
 // pending is a key that left as a CSR; a repeated request must carry it again.

@@ -18,11 +18,12 @@ import (
 	"github.com/trustcast/trustcast/server/fleet"
 )
 
-// wantedCache keeps the message for a revision, so that a fleet costs one.
+// wantedCache keeps the message for the revisions of rotation and identity, so
+// that a fleet costs one.
 type wantedCache struct {
-	mu       sync.Mutex
-	revision uint64
-	message  *pb.SyncResponse
+	mu                 sync.Mutex
+	revision, identity uint64
+	message            *pb.SyncResponse
 }
 
 // announce tells the fleet about each change of the rotation record once the
@@ -89,8 +90,11 @@ func export(path string, pem []byte) error {
 }
 
 // forgetSilent drops hosts that gave no sign for fleet.ForgetAfter, and removed
-// ones that long after their identity's end.
+// ones that long after their identity's end; not by a clock that is wrong.
 func (n *node) forgetSilent() {
+	if _, paused := n.clockOff(); paused {
+		return
+	}
 	for _, h := range n.identity.Removed() {
 		if time.Since(h.Ends) < fleet.ForgetAfter {
 			continue
@@ -118,11 +122,12 @@ func (n *node) forgetSilent() {
 
 // wantedMessage is what every host should have, as it goes down each stream.
 func (n *node) wantedMessage() *pb.SyncResponse {
+	ids := n.identity.Revision() // first: what is read below may only be newer
 	w := n.authority.Wanted()
 	c := &n.wanted
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.message != nil && c.revision == w.Revision {
+	if c.message != nil && c.revision == w.Revision && c.identity == ids {
 		return c.message
 	}
 	m := &pb.Wanted{
@@ -139,7 +144,7 @@ func (n *node) wantedMessage() *pb.SyncResponse {
 	for _, l := range w.Leaves {
 		m.Leaves = append(m.Leaves, &pb.Leaf{Name: l.Host, Certificate: l.Cert, Next: l.Next})
 	}
-	c.revision, c.message = w.Revision, &pb.SyncResponse{Wanted: m}
+	c.revision, c.identity, c.message = w.Revision, ids, &pb.SyncResponse{Wanted: m}
 	return c.message
 }
 
@@ -183,7 +188,7 @@ func (n *node) startGossip() {
 	}
 	w := n.authority.Wanted()
 	m, err := gossip.Start(gossip.Config{
-		Name: gossip.ServerName, Listen: n.cfg.GossipListen, Keys: n.identity.GossipKeys(),
+		Name: gossip.ServerName, Listen: n.cfg.GossipListen, Keys: n.identity.Ring().Keys,
 		Meta:      gossip.Hint{Generation: w.Bundle.Generation, Revision: w.Revision}.Encode(),
 		Changed:   n.nudge,
 		Transport: n.cfg.GossipTransport, Log: n.log,
@@ -198,7 +203,8 @@ func (n *node) startGossip() {
 func (n *node) gossipSees(id string) bool { return n.gossip != nil && n.gossip.Alive(id) }
 
 func (n *node) gossipConfig() *pb.Gossip {
-	g := &pb.Gossip{Keys: n.identity.GossipKeys()}
+	ring := n.identity.Ring()
+	g := &pb.Gossip{Keys: ring.Keys, Version: ring.Version}
 	if n.gossip != nil {
 		g.Peers = []string{net.JoinHostPort(n.advertiseHost(), portOf(n.gossip.Address()))}
 	}

@@ -131,6 +131,8 @@ func change(req, resp any) (verb, object string, changes bool) {
 		return "ca rollback", "", true
 	case *pb.RemoveHostRequest:
 		return "host rm", r.GetHost(), true
+	case *pb.RollGossipKeyRequest:
+		return "fleet roll-gossip-key", "", true
 	case *pb.CreateTokenRequest:
 		made, _ := resp.(*pb.CreateTokenResponse) // nil when refused
 		return "token create", strings.TrimSpace(made.GetId() + " " + r.GetHost()), true

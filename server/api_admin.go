@@ -133,7 +133,14 @@ func (a *adminAPI) RemoveHost(_ context.Context, req *pb.RemoveHostRequest) (*pb
 	if err := n.fleet.Drop(h.ID); err != nil {
 		return nil, reply(err)
 	}
+	n.reported.beat() // keepRing ends what it knew of the gossip ring
 	return &pb.RemoveHostResponse{Id: h.ID, Name: h.Name}, nil
+}
+
+// RollGossipKey replaces the gossip key; with a roll under way another follows.
+func (a *adminAPI) RollGossipKey(ctx context.Context, _ *pb.RollGossipKeyRequest) (*pb.RollGossipKeyResponse, error) {
+	err := a.node.rollGossip(callerName(ctx))
+	return &pb.RollGossipKeyResponse{Version: a.node.identity.Ring().Version}, reply(err)
 }
 
 // CreateToken makes a join token.

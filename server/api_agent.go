@@ -99,6 +99,7 @@ func (a *agentAPI) Enroll(ctx context.Context, req *pb.EnrollRequest) (*pb.Enrol
 		if err := n.fleet.Drop(revoked); err != nil {
 			return nil, reply(err)
 		}
+		n.reported.beat() // keepRing ends what it knew of the gossip ring
 	}
 	if err := n.fleet.Uncover(host.ID); err != nil {
 		return nil, reply(err)

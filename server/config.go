@@ -26,8 +26,9 @@ type InitConfig struct {
 	User string
 	// Password of that user; empty: one is generated.
 	Password string
-	// CALife and LeafLife as in Config; they count for the first certificates.
-	CALife, LeafLife time.Duration
+	// CALife, LeafLife and ControlLife as in Config; they count for the first
+	// certificates.
+	CALife, LeafLife, ControlLife time.Duration
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -72,7 +73,13 @@ type Config struct {
 	CALife time.Duration
 	// LeafLife of served certificates. Default 30 days; replaced at two thirds.
 	LeafLife time.Duration
-	// IdentityLife of host identities. Default 90 days.
+	// ControlLife of the control CA's certificate. Default ten years; re-issued
+	// with the same key at half.
+	ControlLife time.Duration
+	// ServerIdentityLife of what agents know this server by. Default 30 days;
+	// replaced at two thirds.
+	ServerIdentityLife time.Duration
+	// IdentityLife of host identities. Default 90 days; replaced at two thirds.
 	IdentityLife time.Duration
 	// RotateWindow is when automatic CA rotations may start, "HH:MM-HH:MM" in
 	// UTC. Default: always.

@@ -27,9 +27,9 @@ func evidenceOf(r *pb.Report) (certs.Evidence, fleet.Details) {
 	for _, fp := range r.GetSoloRoots()[:min(maxSolo, len(r.GetSoloRoots()))] {
 		e.SoloRoots = append(e.SoloRoots, certs.Fingerprint(clip(fp, 64)))
 	}
-	d := fleet.Details{Gossip: clip(r.GetGossip(), 20), Version: clip(r.GetVersion(), 40)}
+	d := fleet.Details{Gossip: clip(r.GetGossip(), 20), Version: clip(r.GetVersion(), 40), GossipVersion: r.GetGossipVersion()}
 	if r.GetTime().IsValid() {
-		d.Skew = time.Until(r.GetTime().AsTime())
+		d.Skew, d.Timed = time.Until(r.GetTime().AsTime()), true
 	}
 	return e, d
 }

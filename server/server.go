@@ -72,6 +72,10 @@ type node struct {
 	reported pulse
 	// changed is nudged when the record changed and the edge serves it.
 	changed chan struct{}
+	// ringMu is held from a change of the gossip ring's record until everybody is
+	// told; ringUsed is the version that they were told last.
+	ringMu   sync.Mutex
+	ringUsed uint64
 	// stopping is closed when streams shall end.
 	stopping chan struct{}
 }
@@ -145,7 +149,7 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.identity, err = identity.Open(identity.Config{Records: n.store, Keys: keys, HostLife: cfg.IdentityLife, Log: n.log}); err != nil {
+	if n.identity, err = identity.Open(n.identityConfig(keys)); err != nil {
 		return nil, err
 	}
 	if n.engine = cfg.Engine; n.engine == nil {
@@ -172,7 +176,29 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 	if err := n.registerStrangers(); err != nil {
 		return nil, err
 	}
+	if ring := n.identity.Ring(); ring.Step() == identity.RingIdle {
+		n.ringUsed = ring.Version // else a crash may have come before everybody was told
+	}
+	n.register()
 	return n, sweep(keys, n.authority.Keys(), n.identity.Keys())
+}
+
+func (n *node) identityConfig(keys *records.Keys) identity.Config {
+	return identity.Config{
+		Records: n.store, Keys: keys,
+		ControlLife: n.cfg.ControlLife, ServerLife: n.cfg.ServerIdentityLife, HostLife: n.cfg.IdentityLife,
+		Paused:   n.paused,
+		Reissued: n.tellIdentity,
+		Log:      n.log,
+	}
+}
+
+// tellIdentity has everybody told that the control CA was re-issued. Who is not
+// told now hears of it on the next stream; hosts have half a life for it.
+func (n *node) tellIdentity() {
+	if err := n.authority.Touch("age", ""); err != nil {
+		n.log.Error("the re-issued control CA is not announced yet; hosts get it when they connect", "err", err)
+	}
 }
 
 func (n *node) openAuthority(keys *records.Keys) error {
@@ -188,6 +214,7 @@ func (n *node) openAuthority(keys *records.Keys) error {
 		Records: n.store, Keys: keys, Names: n.names, Subject: subject,
 		CALife: n.cfg.CALife, LeafLife: n.cfg.LeafLife,
 		Tick: n.cfg.Tick, Deadline: n.cfg.Deadline, Window: window,
+		ClockOff: n.paused,
 		Hosts: n.reports, Cover: n.fleet.Cover, Uncover: n.fleet.Uncover,
 		Publish: n.edge.Publish,
 		Announce: func() {
@@ -245,6 +272,8 @@ func (n *node) run(ctx context.Context) error {
 	g.Go(func() error { return n.authority.Run(ctx) })
 	g.Go(func() error { return n.identity.Run(ctx) })
 	g.Go(func() error { return n.announce(ctx) })
+	g.Go(func() error { return n.keepRing(ctx) })
+	g.Go(func() error { return n.warn(ctx) })
 	g.Go(func() error { return serveGRPC(agents, n.listen.grpc) })
 	g.Go(func() error { return serveGRPC(admin, n.listen.admin) })
 	if n.listen.http != nil {

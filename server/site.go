@@ -150,7 +150,7 @@ func (l layout) fill(cfg InitConfig, s site, names []certs.Name, subject pkix.Na
 	if err != nil {
 		return InitResult{}, err
 	}
-	fleetID, err := identity.Create(identity.Config{Records: store, Keys: keys}, now)
+	fleetID, err := identity.Create(identity.Config{Records: store, Keys: keys, ControlLife: cfg.ControlLife}, now)
 	if err != nil {
 		return InitResult{}, err
 	}

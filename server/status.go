@@ -2,10 +2,10 @@ package server
 
 import (
 	"crypto/x509"
-	"fmt"
 	"math"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/trustcast/trustcast/certs"
@@ -44,7 +44,9 @@ func (n *node) status() (*pb.Status, error) {
 		s.Hosts = append(s.Hosts, hostStatus(h, n.fleet.State(h.ID), verdicts[h.ID]))
 	}
 	s.Strangers = n.strangers()
-	s.Warnings = n.warnings(s)
+	s.GossipRing = n.ringStatus()
+	s.Paused = pausedText(n.clockOff())
+	s.Warnings = n.warnings(state, hosts)
 	return s, nil
 }
 
@@ -84,6 +86,9 @@ func hostStatus(h identity.Host, s fleet.State, v authority.Verdict) *pb.Host {
 		Enrolled: timestamppb.New(h.Enrolled), IdentityNotAfter: timestamppb.New(h.Ends),
 		LastSeen: timeOrNil(latest(s.LastSign, s.LastSeen)),
 	}
+	if s.Details.Timed {
+		out.ClockSkew = durationpb.New(s.Details.Skew)
+	}
 	if e := s.Evidence; e != nil {
 		out.Generation, out.Fingerprint = e.Generation, string(e.Fingerprint)
 		out.Live, out.Probe = string(e.Live), string(e.Probe)
@@ -111,29 +116,6 @@ func stateOf(s fleet.State, v authority.Verdict) string {
 	default:
 		return "pending"
 	}
-}
-
-// warnBefore is when the end of a certificate is worth a line: half of what is
-// left after its renewal was due, for the lives of DESIGN §6.
-const warnBefore = 30 * 24 * time.Hour
-
-// warnings are things that an operator should do something about.
-func (n *node) warnings(s *pb.Status) []string {
-	var out []string
-	if len(n.users.Names()) == 0 {
-		out = append(out, "the registry has no users, every request gets 401: add one with `trustcast user add NAME`")
-	}
-	if n.cfg.GossipListen != off && n.gossip == nil {
-		out = append(out, "gossip is off because its port could not be opened: see the log, or give another --gossip-listen")
-	}
-	left := time.Until(s.GetServing().GetCaNotAfter().AsTime())
-	switch {
-	case left <= 0:
-		out = append(out, "the registry CA has ended and no pull works: it is being replaced, and each host pulls again once it has the new one")
-	case left < warnBefore && n.cfg.CALife > 2*warnBefore:
-		out = append(out, fmt.Sprintf("the registry CA ends in %d days: rotate it with `trustcast ca rotate`", int(left.Hours()/24)))
-	}
-	return out
 }
 
 // permitted lists the names that a CA may sign for.

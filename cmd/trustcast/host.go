@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -44,7 +45,7 @@ func printHosts(w io.Writer, s *pb.Status) error {
 	rows := []string{row("HOST", "STATE", "GENERATION", "LAST SEEN", "GOSSIP", "VERSION", "PROBLEM")}
 	for _, h := range s.GetHosts() {
 		rows = append(rows, row(h.GetName(), h.GetState(), strconv.FormatUint(h.GetGeneration(), 10),
-			ago(h.GetLastSeen(), s.GetTime()), h.GetGossip(), h.GetVersion(), h.GetProblem()))
+			ago(h.GetLastSeen(), s.GetTime()), h.GetGossip(), h.GetVersion(), both(h.GetProblem(), skew(h))))
 	}
 	return table(w, rows...)
 }
@@ -70,14 +71,40 @@ func (a *app) hostShow() *cobra.Command {
 	return c
 }
 
+// skewShown is from when on the difference of two clocks is worth showing:
+// certificates are back-dated by a day at least.
+const skewShown = time.Minute
+
+// skew says how far a host's clock is off the server's; "" when it hardly is.
+func skew(h *pb.Host) string {
+	switch d := h.GetClockSkew().AsDuration(); {
+	case d > skewShown:
+		return "its clock is " + span(d) + " ahead of the server's"
+	case d < -skewShown:
+		return "its clock is " + span(-d) + " behind the server's"
+	}
+	return ""
+}
+
+func both(a, b string) string {
+	if a != "" && b != "" {
+		return a + "; " + b
+	}
+	return a + b
+}
+
 func printHost(w io.Writer, h *pb.Host, s *pb.Status) error {
+	clock := skew(h)
+	if clock == "" {
+		clock = "as the server's"
+	}
 	return table(w,
 		row("name", h.GetName()), row("id", h.GetId()),
 		row("state", h.GetState()+because(h.GetProblem())),
 		row("generation", fmt.Sprintf("%d (%s), wanted is %d", h.GetGeneration(), cli.Short(h.GetFingerprint()), s.GetGeneration())),
 		row("last seen", ago(h.GetLastSeen(), s.GetTime())+" from "+h.GetAddress()),
 		row("covered", yes(h.GetCovered())), row("present", yes(h.GetPresent())), row("connected", yes(h.GetConnected())),
-		row("gossip", h.GetGossip()), row("handshake", h.GetLive()),
+		row("gossip", h.GetGossip()), row("handshake", h.GetLive()), row("clock", clock),
 		row("version", h.GetVersion()), row("enrolled", day(h.GetEnrolled())), row("identity until", day(h.GetIdentityNotAfter())))
 }
 

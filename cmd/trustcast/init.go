@@ -18,6 +18,7 @@ type initFlags struct {
 	aliases               []string
 	passwordStdin         bool
 	caLife, leafLife      duration
+	controlLife           duration
 }
 
 func (f *initFlags) add(flags *pflag.FlagSet) {
@@ -28,6 +29,7 @@ func (f *initFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.passwordStdin, "password-stdin", false, "read that user's password from standard input")
 	flags.Var(&f.caLife, "ca-life", "life of a registry CA, replaced at two thirds (default 365d)")
 	flags.Var(&f.leafLife, "leaf-life", "life of a served certificate, replaced at two thirds (default 30d)")
+	flags.Var(&f.controlLife, "control-life", "life of the CA behind server's and hosts' identities, re-issued with the same key at half (default 3650d)")
 }
 
 func (a *app) initCommand() *cobra.Command {
@@ -86,7 +88,7 @@ func (a *app) create(ctx context.Context, f initFlags) (server.InitResult, error
 	}
 	return server.Init(ctx, server.InitConfig{
 		DataDir: a.dataDir, Domain: f.domain, Aliases: f.aliases, Subject: f.subject, User: f.user, Password: password,
-		CALife: time.Duration(f.caLife), LeafLife: time.Duration(f.leafLife),
+		CALife: time.Duration(f.caLife), LeafLife: time.Duration(f.leafLife), ControlLife: time.Duration(f.controlLife),
 	})
 }
 

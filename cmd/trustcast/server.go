@@ -19,6 +19,7 @@ type serverFlags struct {
 	engine, logFormat                       choice
 	registry, grpc, gossip, http, advertise string
 	tick, goneAfter, deadline, identityLife duration
+	serverIdentityLife                      duration
 	rotateWindow                            string
 }
 
@@ -35,7 +36,8 @@ func (f *serverFlags) add(flags *pflag.FlagSet) {
 	flags.Var(&f.tick, "tick", "how often agents report and check again (default 60s)")
 	flags.Var(&f.goneAfter, "gone-after", "a host that gave no sign for so long is gone (default 10m)")
 	flags.Var(&f.deadline, "deadline", "how long gone hosts are waited for after each step of a rotation (default 10m)")
-	flags.Var(&f.identityLife, "identity-life", "life of a host's identity (default 90d)")
+	flags.Var(&f.identityLife, "identity-life", "life of a host's identity, renewed at two thirds (default 90d)")
+	flags.Var(&f.serverIdentityLife, "server-identity-life", "life of the identity that agents know the server by, renewed at two thirds (default 30d)")
 	flags.StringVar(&f.rotateWindow, "rotate-window", "", "when automatic rotations may start, `HH:MM-HH:MM` in UTC (default always)")
 	flags.Var(&f.logFormat, "log-format", "how to write the log")
 }
@@ -84,6 +86,7 @@ func (f *serverFlags) config(a *app) server.Config {
 		RegistryListen: f.registry, GRPCListen: f.grpc, GossipListen: f.gossip, HTTPListen: f.http, Advertise: f.advertise,
 		Tick: time.Duration(f.tick), GoneAfter: time.Duration(f.goneAfter), Deadline: time.Duration(f.deadline),
 		CALife: time.Duration(f.caLife), LeafLife: time.Duration(f.leafLife), IdentityLife: time.Duration(f.identityLife),
+		ControlLife: time.Duration(f.controlLife), ServerIdentityLife: time.Duration(f.serverIdentityLife),
 		RotateWindow: f.rotateWindow,
 		Log:          a.logger(f.logFormat.value),
 		Version:      version,

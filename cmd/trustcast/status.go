@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -102,6 +103,9 @@ func troubles(s *pb.Status) error {
 	if late := overdue(s); len(late) > 0 {
 		parts = append(parts, fmt.Sprintf("rotation %d waits past its deadline for %s", s.GetRotation().GetNumber(), strings.Join(late, ", ")))
 	}
+	if s.GetPaused() != "" {
+		parts = append(parts, "automatic actions pause")
+	}
 	if n := len(s.GetWarnings()); n > 0 {
 		parts = append(parts, count(n, "warning"))
 	}
@@ -135,7 +139,7 @@ func printStatus(w io.Writer, s *pb.Status, asJSON bool) error {
 	if asJSON {
 		return cli.JSON(w, newStatusJSON(s))
 	}
-	if err := table(w, append(registryRows(s), rotationRows(s)...)...); err != nil {
+	if err := table(w, slices.Concat(registryRows(s), rotationRows(s), ringRows(s), pausedRows(s))...); err != nil {
 		return err
 	}
 	if len(s.GetHosts()) == 0 {
@@ -172,6 +176,13 @@ func registryRows(s *pb.Status) []string {
 		row("server", fmt.Sprintf("%s, up %s, registry %s, agents %s, gossip %s", s.GetVersion(), span(s.GetTime().AsTime().Sub(s.GetStarted().AsTime())),
 			s.GetRegistryAddress(), s.GetGrpcAddress(), orOff(s.GetGossipAddress()))),
 	}
+}
+
+func pausedRows(s *pb.Status) []string {
+	if s.GetPaused() == "" {
+		return nil
+	}
+	return []string{row("paused", s.GetPaused())}
 }
 
 func orOff(address string) string {

@@ -25,6 +25,15 @@ type statusJSON struct {
 	RegistryAddress string         `json:"registry_address"`
 	GRPCAddress     string         `json:"grpc_address"`
 	GossipAddress   string         `json:"gossip_address"`
+	GossipRing      ringJSON       `json:"gossip_ring"`
+	// Paused is why automatic actions pause, else empty.
+	Paused string `json:"paused"`
+}
+
+type ringJSON struct {
+	Version    uint64   `json:"version"`
+	Step       string   `json:"step"`
+	WaitingFor []string `json:"waiting_for"`
 }
 
 type servingJSON struct {
@@ -73,6 +82,8 @@ type hostJSON struct {
 	Enrolled         *time.Time `json:"enrolled"`
 	Live             string     `json:"live"`
 	Probe            string     `json:"probe"`
+	// ClockSkew is the host's clock minus the server's, in seconds.
+	ClockSkew float64 `json:"clock_skew_seconds"`
 }
 
 func newStatusJSON(s *pb.Status) statusJSON {
@@ -89,6 +100,8 @@ func newStatusJSON(s *pb.Status) statusJSON {
 		Rotation: newRotationJSON(s.GetRotation()), Hosts: newHostsJSON(s.GetHosts()),
 		Strangers: newStrangersJSON(s.GetStrangers()), Warnings: list(s.GetWarnings()),
 		RegistryAddress: s.GetRegistryAddress(), GRPCAddress: s.GetGrpcAddress(), GossipAddress: s.GetGossipAddress(),
+		GossipRing: ringJSON{s.GetGossipRing().GetVersion(), s.GetGossipRing().GetStep(), list(s.GetGossipRing().GetWaitingFor())},
+		Paused:     s.GetPaused(),
 	}
 }
 
@@ -118,5 +131,6 @@ func newHostJSON(h *pb.Host) hostJSON {
 		LastSeen: instant(h.GetLastSeen()), Covered: h.GetCovered(), Present: h.GetPresent(), Connected: h.GetConnected(),
 		Gossip: h.GetGossip(), Problem: h.GetProblem(), Version: h.GetVersion(), Address: h.GetAddress(),
 		IdentityNotAfter: instant(h.GetIdentityNotAfter()), Enrolled: instant(h.GetEnrolled()), Live: h.GetLive(), Probe: h.GetProbe(),
+		ClockSkew: h.GetClockSkew().AsDuration().Seconds(),
 	}
 }

@@ -77,12 +77,15 @@ type record struct {
 	Address string `json:"address,omitempty"`
 }
 
-// Details of a report that only people read.
+// Details of a report that are no evidence.
 type Details struct {
 	// Gossip is "ok", "unreachable" or "off".
 	Gossip, Version, Address string
-	// Skew is the host's clock minus ours.
-	Skew time.Duration
+	// Skew is the host's clock minus ours, if Timed: the host said what time it is.
+	Skew  time.Duration
+	Timed bool
+	// GossipVersion is of the ring that the host has taken.
+	GossipVersion uint64
 }
 
 // State of one host at one moment.

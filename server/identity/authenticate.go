@@ -96,7 +96,11 @@ func (i *Identity) issue(h hostRecord, pub *ecdsa.PublicKey, now time.Time) ([]b
 	if err != nil {
 		return nil, fmt.Errorf("sign identity of %s: %w", h.Name, err)
 	}
-	h.Ends = now.Add(i.cfg.HostLife)
+	signed, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("sign identity of %s: %w", h.Name, err)
+	}
+	h.Made, h.Ends = now.UTC(), signed.NotAfter
 	if err := i.put(h); err != nil {
 		return nil, err
 	}

@@ -89,6 +89,9 @@ func (i *Identity) replace(t tokenRecord) (revoked string, err error) {
 	if t.Host == "" || !ok {
 		return "", nil
 	}
+	if err := i.lockOut(); err != nil {
+		return "", err
+	}
 	h := i.hosts[id]
 	h.Removed = true
 	return id, i.put(h)

@@ -30,19 +30,23 @@ type hostRecord struct {
 	Next     string    `json:"next,omitempty"`
 	Removed  bool      `json:"removed"`
 	Enrolled time.Time `json:"enrolled"`
-	// Ends is when the newest identity expires.
+	// Ends is when the newest identity expires; Made is when it was signed, zero
+	// in records of before that was written down.
 	Ends time.Time `json:"ends"`
+	Made time.Time `json:"made,omitzero"`
 }
 
 // Host is a member of the fleet, as others see it.
 type Host struct {
-	ID, Name       string
-	Removed        bool
-	Enrolled, Ends time.Time
+	ID, Name string
+	Removed  bool
+	Enrolled time.Time
+	// Made and Ends are of the newest identity; Made may be zero in old records.
+	Made, Ends time.Time
 }
 
 func (h hostRecord) host() Host {
-	return Host{ID: h.ID, Name: h.Name, Removed: h.Removed, Enrolled: h.Enrolled, Ends: h.Ends}
+	return Host{ID: h.ID, Name: h.Name, Removed: h.Removed, Enrolled: h.Enrolled, Made: h.Made, Ends: h.Ends}
 }
 
 // Hosts lists all hosts that are not removed, by name.
@@ -105,13 +109,17 @@ func (i *Identity) Active(id string) error {
 	return nil
 }
 
-// Remove revokes a host by name or ID, durably.
+// Remove revokes a host by name or ID, durably. What it knows of the gossip ring
+// must end as well: see Ring.Again.
 func (i *Identity) Remove(nameOrID string) (Host, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	h, err := i.find(nameOrID)
 	if err != nil {
 		return Host{}, err
+	}
+	if err := i.lockOut(); err != nil {
+		return Host{}, fmt.Errorf("remove host %s: %w", h.Name, err)
 	}
 	h.Removed = true
 	if err := i.put(h); err != nil {

@@ -9,7 +9,6 @@
 package identity
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/tls"
@@ -62,21 +61,45 @@ var (
 type Config struct {
 	Records *records.Store
 	Keys    *records.Keys
-	// HostLife of new host identities; 0: 90 days.
-	HostLife time.Duration
+	// Lives of what is made from now on: the control CA (0: ten years), the
+	// server's identity (0: 30 days) and hosts' identities (0: 90 days).
+	ControlLife, ServerLife, HostLife time.Duration
+	// Paused says that automatic renewals wait, because the clock is wrong; nil:
+	// never.
+	Paused func() bool
+	// Reissued is called after the control CA got a new certificate, which hosts
+	// shall have; nil: nobody is told.
+	Reissued func()
 	Log      *slog.Logger
+}
+
+func (cfg Config) withDefaults() Config {
+	for life, usual := range map[*time.Duration]time.Duration{&cfg.ControlLife: controlLife, &cfg.ServerLife: serverLife, &cfg.HostLife: hostLife} {
+		if *life == 0 {
+			*life = usual
+		}
+	}
+	if cfg.Paused == nil {
+		cfg.Paused = func() bool { return false }
+	}
+	if cfg.Reissued == nil {
+		cfg.Reissued = func() {}
+	}
+	return cfg
 }
 
 // control is the record of the control CA and the server's own identity.
 type control struct {
-	FleetID    string        `json:"fleet_id"`
-	CA         []byte        `json:"ca"`
-	CAKey      records.KeyID `json:"ca_key"`
+	FleetID string        `json:"fleet_id"`
+	CA      []byte        `json:"ca"`
+	CAKey   records.KeyID `json:"ca_key"`
+	// CAMade is when the CA's certificate was signed; zero in records of before
+	// it could be re-issued.
+	CAMade     time.Time     `json:"ca_made,omitzero"`
 	Server     []byte        `json:"server"`
 	ServerKey  records.KeyID `json:"server_key"`
 	ServerMade time.Time     `json:"server_made"`
-	// GossipKeys is the ring, the first encrypts.
-	GossipKeys [][]byte `json:"gossip_keys"`
+	Ring
 }
 
 // Identity is the control CA of one fleet.
@@ -97,25 +120,17 @@ type Identity struct {
 // Create makes a control CA, the server's identity and a gossip key, and writes
 // the record. It refuses to replace one.
 func Create(cfg Config, now time.Time) (fleetID string, err error) {
-	raw := make([]byte, 16+32) // fleet ID, gossip key
+	cfg = cfg.withDefaults()
+	raw := make([]byte, 16+gossipKeySize) // fleet ID, gossip key
 	if _, err := rand.Read(raw); err != nil {
 		return "", fmt.Errorf("make fleet: %w", err)
 	}
-	c := control{FleetID: hex.EncodeToString(raw[:16]), GossipKeys: [][]byte{raw[16:]}}
+	c := control{FleetID: hex.EncodeToString(raw[:16]), CAMade: now, Ring: Ring{Keys: [][]byte{raw[16:]}}}
 	keyID, key, err := cfg.Keys.New()
 	if err != nil {
 		return "", fmt.Errorf("make control CA: %w", err)
 	}
-	template := &x509.Certificate{
-		Subject:               pkix.Name{CommonName: "trustcast control CA " + c.FleetID[:8]},
-		NotBefore:             now.Add(-certs.CABackdate),
-		NotAfter:              now.Add(controlLife),
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-		MaxPathLenZero:        true,
-		KeyUsage:              x509.KeyUsageCertSign,
-	}
-	if c.CA, err = x509.CreateCertificate(rand.Reader, template, template, key.Public(), key); err != nil {
+	if c.CA, err = c.signCA(key, now.Add(-certs.CABackdate), now.Add(cfg.ControlLife)); err != nil {
 		return "", fmt.Errorf("make control CA: %w", err)
 	}
 	c.CAKey = keyID
@@ -131,13 +146,14 @@ func Create(cfg Config, now time.Time) (fleetID string, err error) {
 
 // Open loads the control CA and all hosts.
 func Open(cfg Config) (*Identity, error) {
-	if cfg.HostLife == 0 {
-		cfg.HostLife = hostLife
-	}
+	cfg = cfg.withDefaults()
 	i := &Identity{cfg: cfg, hosts: map[string]hostRecord{}, revs: map[string]uint64{}, names: map[string]string{}}
 	var err error
 	if i.rev, err = cfg.Records.Get(recordName, &i.control); err != nil {
 		return nil, fmt.Errorf("open control CA: %w", err)
+	}
+	if err := i.control.check(); err != nil {
+		return nil, err
 	}
 	if i.ca, err = x509.ParseCertificate(i.control.CA); err != nil {
 		return nil, fmt.Errorf("open control CA: %w", err)
@@ -190,13 +206,6 @@ func (i *Identity) Pin() string {
 	return certs.Pin(i.ca)
 }
 
-// GossipKeys is the ring that members use.
-func (i *Identity) GossipKeys() [][]byte {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.control.GossipKeys
-}
-
 // Keys returns the private keys that the records name.
 func (i *Identity) Keys() []records.KeyID {
 	i.mu.Lock()
@@ -221,54 +230,6 @@ func (i *Identity) TLS() *tls.Config {
 			return i.server, nil
 		},
 	}
-}
-
-// Run renews the server's identity at two thirds of its life until ctx ends.
-func (i *Identity) Run(ctx context.Context) error {
-	for {
-		i.mu.Lock()
-		due := i.control.ServerMade.Add(serverLife * 2 / 3)
-		var err error
-		if !time.Now().Before(due) {
-			err = i.renewServer(time.Now())
-		}
-		i.mu.Unlock()
-		if err != nil {
-			i.cfg.Log.Error("the server's identity was not renewed; trying again in an hour", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Hour): // a life is 30 days, an hour late is early
-		}
-	}
-}
-
-// renewServer signs a new identity of the server. The caller holds mu, or is
-// the only one.
-func (i *Identity) renewServer(now time.Time) error {
-	keyID, key, err := i.cfg.Keys.New()
-	if err != nil {
-		return fmt.Errorf("renew server identity: %w", err)
-	}
-	c := i.control
-	old := c.ServerKey
-	der, err := i.sign(key.Public(), "server", "/server", x509.ExtKeyUsageServerAuth, now, serverLife)
-	if err != nil {
-		return fmt.Errorf("renew server identity: %w", err)
-	}
-	c.Server, c.ServerKey, c.ServerMade = der, keyID, now
-	rev, err := i.cfg.Records.Put(recordName, i.rev, c)
-	if err != nil {
-		return fmt.Errorf("renew server identity: %w", err)
-	}
-	i.control, i.rev = c, rev
-	if old != "" {
-		if err := i.cfg.Keys.Destroy(old); err != nil {
-			return err
-		}
-	}
-	return i.loadServer()
 }
 
 // sign makes an identity certificate: one URI, one usage.

@@ -166,6 +166,30 @@ func (i *Identity) RevokeToken(id string) error {
 	return nil
 }
 
+// RevokeTokens ends all valid tokens and returns how many there were; hosts that
+// joined with one stay.
+func (i *Identity) RevokeTokens() (n int, err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	now := time.Now()
+	for _, name := range i.cfg.Records.List(tokenPrefix) {
+		var t tokenRecord
+		rev, err := i.cfg.Records.Get(name, &t)
+		if err != nil {
+			return n, fmt.Errorf("revoke tokens: %w", err)
+		}
+		if t.state(now) != "valid" {
+			continue
+		}
+		t.Revoked = true
+		if _, err := i.cfg.Records.Put(name, rev, t); err != nil {
+			return n, fmt.Errorf("revoke tokens: %w", err)
+		}
+		n++
+	}
+	return n, nil
+}
+
 // redeemable checks a presented token. Unknown ID and wrong secret read alike.
 // A key that redeemed it before may repeat itself although it is used up or
 // expired. The caller holds mu.
