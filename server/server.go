@@ -215,7 +215,7 @@ func (n *node) openAuthority(keys *records.Keys) error {
 		CALife: n.cfg.CALife, LeafLife: n.cfg.LeafLife,
 		Tick: n.cfg.Tick, Deadline: n.cfg.Deadline, Window: window,
 		ClockOff: n.paused,
-		Hosts: n.reports, Cover: n.fleet.Cover, Uncover: n.fleet.Uncover,
+		Hosts:    n.reports, Cover: n.fleet.Cover, Uncover: n.fleet.Uncover,
 		Publish: n.edge.Publish,
 		Announce: func() {
 			select {

@@ -32,7 +32,7 @@ func (i *Identity) Authenticate(cert *x509.Certificate, now time.Time, renewing 
 	if _, err := cert.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		return Host{}, fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
-	return i.useKey(id, keyOf(cert.RawSubjectPublicKeyInfo))
+	return i.useKey(id, cert)
 }
 
 func (i *Identity) hostID(cert *x509.Certificate) (string, error) {
@@ -47,8 +47,10 @@ func (i *Identity) hostID(cert *x509.Certificate) (string, error) {
 	return id, nil
 }
 
-// useKey checks that key is one of the host's and promotes a next key.
-func (i *Identity) useKey(id, key string) (Host, error) {
+// useKey checks that a verified certificate's key is one of the host's and
+// promotes a next key.
+func (i *Identity) useKey(id string, cert *x509.Certificate) (Host, error) {
+	key := keyOf(cert.RawSubjectPublicKeyInfo)
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	h, ok := i.hosts[id]
@@ -56,8 +58,6 @@ func (i *Identity) useKey(id, key string) (Host, error) {
 		return recorded != "" && subtle.ConstantTimeCompare([]byte(recorded), []byte(key)) == 1
 	}
 	switch {
-	case !ok:
-		return Host{}, ErrUnknown
 	case h.Removed:
 		return Host{}, ErrRemoved
 	case same(h.Current):
@@ -68,6 +68,12 @@ func (i *Identity) useKey(id, key string) (Host, error) {
 			return Host{}, err
 		}
 		return h.host(), nil
+	}
+	if adopted, is, err := i.adopt(id, key, cert); is || err != nil {
+		return adopted, err
+	}
+	if !ok {
+		return Host{}, ErrUnknown
 	}
 	return Host{}, fmt.Errorf("%w: the key of host %s was replaced", ErrUnknown, h.Name)
 }

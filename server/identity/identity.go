@@ -99,6 +99,9 @@ type control struct {
 	Server     []byte        `json:"server"`
 	ServerKey  records.KeyID `json:"server_key"`
 	ServerMade time.Time     `json:"server_made"`
+	// AdoptFrom is when the backup was made that this record came from; zero for
+	// none. Identities issued later are on record again when they come.
+	AdoptFrom time.Time `json:"adopt_from,omitzero"`
 	Ring
 }
 

@@ -1,0 +1,122 @@
+package identity
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+)
+
+// member is a host with its newest identity.
+type member struct {
+	id   string
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+}
+
+func (m member) is(i *Identity, now time.Time) error {
+	_, err := i.Authenticate(m.cert, now, false)
+	return err
+}
+
+func joined(t *testing.T, i *Identity, name string, now time.Time) member {
+	t.Helper()
+	secret, _, err := i.CreateToken(TokenOptions{Host: name}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := member{key: newKey(t)}
+	h, der, _, err := i.Enroll(Enrollment{TokenID: secret.ID, Secret: secret.Secret, CSR: newCSR(t, m.key), Name: name}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.id = h.ID
+	if m.cert, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func (m member) renewed(t *testing.T, i *Identity, now time.Time) member {
+	t.Helper()
+	m.key = newKey(t)
+	der, err := i.Renew(m.id, newCSR(t, m.key), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.cert, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.is(i, now); err != nil { // its first use makes it the only key
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestRestoreAdopts: after a restore, whoever joined or renewed after the backup is
+// known again; who was replaced or removed by then is not, and nobody is when the
+// server was not restored.
+func TestRestoreAdopts(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	d := newDirectory(t, start, Config{Log: slog.New(slog.DiscardHandler)})
+	i := d.open()
+	old, steady, gone := joined(t, i, "web-1", start), joined(t, i, "web-2", start), joined(t, i, "web-4", start)
+	if _, err := i.Remove("web-4"); err != nil {
+		t.Fatal(err)
+	}
+	backup := t.TempDir()
+	if err := os.CopyFS(backup, os.DirFS(d.dir)); err != nil {
+		t.Fatal(err)
+	}
+	later := start.Add(24 * time.Hour)
+	renewed := steady.renewed(t, i, later)
+	reinstalled, fresh := joined(t, i, "web-1", later), joined(t, i, "web-3", later)
+	now := start.Add(48 * time.Hour)
+
+	d.dir = backup // an old copy, started without a restore
+	for name, m := range map[string]member{"renewed": renewed, "reinstalled": reinstalled, "fresh": fresh} {
+		if err := m.is(d.open(), now); !errors.Is(err, ErrUnknown) {
+			t.Errorf("%s on a copy that was not restored: %v", name, err)
+		}
+	}
+	before := d.open().Ring()
+	d.reopen()
+	if err := Restore(d.cfg.Records, start.Add(time.Hour), now); err != nil {
+		t.Fatal(err)
+	}
+	i = d.open()
+	for name, m := range map[string]member{"renewed": renewed, "reinstalled": reinstalled, "fresh": fresh} {
+		if err := m.is(i, now); err != nil {
+			t.Errorf("%s is not adopted: %v", name, err)
+		}
+	}
+	for name, m := range map[string]member{"replaced": old, "removed": gone} {
+		if err := m.is(i, now); !errors.Is(err, ErrRemoved) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := steady.is(i, now); !errors.Is(err, ErrUnknown) {
+		t.Errorf("a key that was replaced after the backup: %v", err)
+	}
+	if err := fresh.is(d.open(), now); err != nil {
+		t.Errorf("adopted, but not durably: %v", err)
+	}
+	after := i.Ring()
+	if bytes.Equal(after.Keys[0], before.Keys[0]) || len(after.Keys) != 1 || after.Version < uint64(now.Unix()) {
+		t.Errorf("the gossip ring was %s, is %s", before.show(), after.show())
+	}
+	tokens, err := i.Tokens(now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, token := range tokens {
+		if token.State == "valid" {
+			t.Errorf("token %s is valid still", token.ID)
+		}
+	}
+}
