@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -103,7 +104,35 @@ func TestRefusalsAreRemembered(t *testing.T) {
 		must(t, err)
 		must(t, raw.Close())
 	}
+	// A record that cannot be read, as an unencrypted alert, but says nothing.
+	damaged := f.from("127.0.0.7")
+	dial := damaged.dial
+	damaged.dial = func(ctx context.Context) (net.Conn, error) {
+		conn, err := dial(ctx)
+		return &damaging{Conn: conn}, err
+	}
+	conn, err := damaged.handshake(t, &tls.Config{ServerName: domain, RootCAs: pool(f.ca), MinVersion: tls.VersionTLS13})
+	must(t, err) // in 1.3 the client is done before the server
+	if _, err := conn.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "bad record MAC") {
+		t.Errorf("the server took a damaged record: %v", err)
+	}
+	must(t, conn.NetConn().Close())
 	f.remembers(t, client("127.0.0.2", 0, 2), client("127.0.0.3", 0, 2))
+}
+
+// damaging changes the last byte of every write but the first, the hello.
+type damaging struct {
+	net.Conn
+	greeted bool
+}
+
+func (d *damaging) Write(p []byte) (int, error) {
+	if d.greeted {
+		p = bytes.Clone(p)
+		p[len(p)-1] ^= 1
+	}
+	d.greeted = true
+	return d.Conn.Write(p)
 }
 
 // OpenSSL says why it refuses; Go never does.
