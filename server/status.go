@@ -122,6 +122,7 @@ func (n *node) warnings(s *pb.Status) []string {
 	if n.cfg.GossipListen != off && n.gossip == nil {
 		out = append(out, "gossip is off because its port could not be opened: see the log, or give another --gossip-listen")
 	}
+	out = append(out, n.cloneWarnings()...)
 	left := time.Until(s.GetServing().GetCaNotAfter().AsTime())
 	switch {
 	case left <= 0:

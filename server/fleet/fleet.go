@@ -62,6 +62,7 @@ type host struct {
 	evidence *certs.Evidence
 	received time.Time
 	details  Details
+	cloned   Clone
 	rec      record
 	rev      uint64
 }
@@ -79,6 +80,13 @@ type Details struct {
 	Skew time.Duration
 }
 
+// Clone is the last refusal of a second machine with a host's identity; At is
+// zero when there was none since the fleet was opened.
+type Clone struct {
+	At      time.Time
+	Address string
+}
+
 // State of one host at one moment.
 type State struct {
 	Covered, Present, Connected bool
@@ -89,6 +97,7 @@ type State struct {
 	Evidence *certs.Evidence
 	Received time.Time
 	Details  Details
+	Cloned   Clone
 }
 
 // Open loads what is durable of each host.
@@ -210,6 +219,7 @@ func (f *Fleet) State(id string) State {
 		LastSeen:  h.rec.LastSeen,
 		Received:  h.received,
 		Details:   h.details,
+		Cloned:    h.cloned,
 	}
 	s.Present = s.Connected || alive || now.Sub(last) < f.cfg.GoneAfter
 	if h.evidence != nil {
