@@ -30,6 +30,9 @@ const (
 	defaultGossip   = ":7947"
 	off             = "off"
 
+	// defaultKeepalive finds dead connections (DESIGN §7).
+	defaultKeepalive = 30 * time.Second
+
 	// defaultTick until the server says otherwise.
 	defaultTick = 60 * time.Second
 	// retryFirst is how soon evidence that was not good is tried again; it
@@ -94,6 +97,9 @@ func (cfg Config) withDefaults() Config {
 	}
 	if cfg.GossipListen == "" {
 		cfg.GossipListen = defaultGossip
+	}
+	if cfg.Keepalive == 0 {
+		cfg.Keepalive = defaultKeepalive
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

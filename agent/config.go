@@ -26,6 +26,13 @@ type Config struct {
 	// GossipListen is for this member, TCP and UDP. Default ":7947"; "off"
 	// turns gossip off. A port that is taken is a warning, never fatal.
 	GossipListen string
+	// GossipEvery is gossip.Config.ProbeEvery. Default 1 s; simulations of
+	// months take hours.
+	GossipEvery time.Duration
+	// Keepalive is after how long without traffic the server is asked whether
+	// it is still there. The server's must be at most twice this, or it hangs
+	// up on an agent that asks too often. Default 30 s.
+	Keepalive time.Duration
 	// Log takes transitions. Default: discard.
 	Log *slog.Logger
 	// Version of the program, for the server's status.

@@ -75,7 +75,7 @@ func dial(cfg Config, address string, tlsConfig *tls.Config) (*grpc.ClientConn, 
 		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return cfg.Dial(ctx, "tcp", addr) }),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectLimit}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepalive30s, Timeout: connectLimit}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: cfg.Keepalive, Timeout: connectLimit}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithUserAgent("trustcast-agent/"+cfg.Version),
 	)

@@ -25,7 +25,6 @@ const (
 	enrollLimit = 30 * time.Second
 	// connectLimit bounds TCP and TLS to the server.
 	connectLimit = 10 * time.Second
-	keepalive30s = 30 * time.Second
 	// maxMessage bounds what a server may send (bytes); ours sends under 10 kB.
 	maxMessage = 1 << 20
 )

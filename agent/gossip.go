@@ -13,7 +13,7 @@ func (a *agent) startGossip() {
 	m, err := gossip.Start(gossip.Config{
 		Name: a.enrolment.HostID, Listen: a.cfg.GossipListen,
 		Keys: a.ring.Keys, Peers: a.ring.Peers,
-		Changed:   a.link.hint,
+		Changed: a.link.hint, ProbeEvery: a.cfg.GossipEvery,
 		Transport: a.cfg.GossipTransport, Log: a.log,
 	})
 	if err != nil {

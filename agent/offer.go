@@ -15,7 +15,7 @@ import (
 // Bounds of what a server may ask for.
 const (
 	minTick   = 100 * time.Millisecond
-	maxTick   = time.Hour
+	maxTick   = 24 * time.Hour
 	maxWindow = 10 * time.Minute
 	maxPeers  = 64
 	maxKeys   = 8

@@ -189,8 +189,8 @@ func (n *node) startGossip() {
 	w := n.authority.Wanted()
 	m, err := gossip.Start(gossip.Config{
 		Name: gossip.ServerName, Listen: n.cfg.GossipListen, Keys: n.identity.Ring().Keys,
-		Meta:      gossip.Hint{Generation: w.Bundle.Generation, Revision: w.Revision}.Encode(),
-		Changed:   n.nudge,
+		Meta:    gossip.Hint{Generation: w.Bundle.Generation, Revision: w.Revision}.Encode(),
+		Changed: n.nudge, ProbeEvery: n.cfg.GossipEvery,
 		Transport: n.cfg.GossipTransport, Log: n.log,
 	})
 	if err != nil {

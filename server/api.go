@@ -26,8 +26,6 @@ import (
 const (
 	// maxMessage bounds a message from an agent (bytes); a report has 500.
 	maxMessage = 64 << 10
-	// keepaliveEvery finds dead connections (DESIGN §7).
-	keepaliveEvery = 30 * time.Second
 	// sendLimit is how long one slow agent may block its own sender.
 	sendLimit = 10 * time.Second
 	// drainLimit is how long a stop waits for calls in flight.
@@ -41,8 +39,8 @@ func (n *node) agentServer() *grpc.Server {
 		grpc.Creds(credentials.NewTLS(n.identity.TLS())),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.ConnectionTimeout(10*time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveEvery, Timeout: keepaliveEvery / 3}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveEvery / 2, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: n.cfg.Keepalive, Timeout: n.cfg.Keepalive / 3}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: n.cfg.Keepalive / 2, PermitWithoutStream: true}),
 		grpc.MaxConcurrentStreams(16), // an agent needs two
 		grpc.UnaryInterceptor(n.authenticateCall),
 		grpc.StreamInterceptor(n.authenticateStream),

@@ -134,7 +134,7 @@ func (a *agentAPI) Sync(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncR
 	if err != nil {
 		return err
 	}
-	s, err := n.fleet.Attach(stream.Context(), host.ID)
+	s, err := n.fleet.Attach(stream.Context(), host.ID, addressOf(stream.Context()))
 	if err != nil {
 		if errors.Is(err, fleet.ErrCloned) {
 			n.log.Warn("stream refused: cloned host", "host", host.Name, "address", addressOf(stream.Context()))

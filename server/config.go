@@ -58,6 +58,14 @@ type Config struct {
 	// the domain's host and the port of GRPCListen.
 	Advertise string
 
+	// GossipEvery is gossip.Config.ProbeEvery. Default 1 s; simulations of
+	// months take hours.
+	GossipEvery time.Duration
+	// Keepalive is after how long without traffic an agent is asked whether it
+	// is still there, which finds dead connections; agents may ask twice as
+	// often. Default 30 s.
+	Keepalive time.Duration
+
 	// Tick is how often agents report and re-check; evidence older than two
 	// ticks counts for nothing. Default 60 s: 1,000 agents then cost a
 	// thousandth of a core.

@@ -40,6 +40,8 @@ const (
 	defaultCALife   = 365 * 24 * time.Hour
 	defaultLeafLife = 30 * 24 * time.Hour
 
+	defaultKeepalive = 30 * time.Second // finds dead connections (DESIGN §7)
+
 	defaultGRPC   = ":7443"
 	defaultGossip = ":7947"
 	defaultHTTP   = "127.0.0.1:7480"
@@ -106,6 +108,7 @@ func (cfg Config) withDefaults() Config {
 	cfg.GoneAfter = orDefault(cfg.GoneAfter, defaultGone)
 	cfg.Deadline = orDefault(cfg.Deadline, defaultDeadline)
 	cfg.CALife = orDefault(cfg.CALife, defaultCALife)
+	cfg.Keepalive = orDefault(cfg.Keepalive, defaultKeepalive)
 	cfg.LeafLife = orDefault(cfg.LeafLife, defaultLeafLife)
 	cfg.GRPCListen = orDefault(cfg.GRPCListen, defaultGRPC)
 	cfg.GossipListen = orDefault(cfg.GossipListen, defaultGossip)

@@ -104,6 +104,7 @@ func (n *node) warnings(state authority.State, hosts []identity.Host) []string {
 	if n.cfg.GossipListen != off && n.gossip == nil {
 		out = append(out, "gossip is off because its port could not be opened: see the log, or give another --gossip-listen")
 	}
+	out = append(out, n.cloneWarnings()...)
 	now := time.Now()
 	for _, c := range n.certificates(state) {
 		if line := c.line(now); line != "" {

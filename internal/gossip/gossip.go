@@ -59,8 +59,16 @@ type Config struct {
 	// one call. It must be cheap: pass a nudge.
 	Changed func()
 
+	// ProbeEvery is how often this member looks whether one other lives. All
+	// else that gossip does by the clock keeps its proportion to it: news is
+	// passed on five times as often, tables are exchanged thirty times as
+	// seldom, and a member that does not answer is dead after ten probes or so
+	// in a fleet of 200. Default 1s, for a LAN.
+	ProbeEvery time.Duration
+
 	// RejoinEvery is how often, give or take a quarter, Run looks for members
-	// that are lost: partitions over 30 s do not heal otherwise. Default 1m.
+	// that are lost: partitions over 30 probes do not heal otherwise. Default
+	// sixty times ProbeEvery.
 	RejoinEvery time.Duration
 
 	// Transport replaces the sockets, in simulations.
@@ -134,8 +142,11 @@ func (c *Config) complete() error {
 	if len(c.Meta) > MaxMeta {
 		return fmt.Errorf("metadata of %d bytes: at most %d", len(c.Meta), MaxMeta)
 	}
+	if c.ProbeEvery <= 0 {
+		c.ProbeEvery = time.Second
+	}
 	if c.RejoinEvery <= 0 {
-		c.RejoinEvery = time.Minute
+		c.RejoinEvery = 60 * c.ProbeEvery
 	}
 	if c.Changed == nil {
 		c.Changed = func() {}
@@ -162,6 +173,10 @@ func (m *Member) create() error {
 	c.BindPort = port           // what a message without a port means
 	c.EnableCompression = false // 78 kB of garbage a packet, to save some 100 bytes
 	c.DeadNodeReclaimTime = reclaimAfter
+	c.ProbeInterval = m.cfg.ProbeEvery
+	c.GossipInterval, c.PushPullInterval = m.cfg.ProbeEvery/5, 30*m.cfg.ProbeEvery
+	c.GossipToTheDeadTime = 30 * m.cfg.ProbeEvery
+	c.ProbeTimeout = min(c.ProbeTimeout, m.cfg.ProbeEvery/2)
 	c.Delegate, c.Ping = delegate{m}, m.table
 	c.Events, c.Alive, c.Conflict = m.table, m.table, m.table
 	c.Logger = log.New(debugLog{m.cfg.Log}, "", 0)

@@ -160,16 +160,19 @@ func (a *Authority) Run(ctx context.Context) error {
 	}
 }
 
-// lookEvery is how often a rotation under way looks at its clocks: deadlines,
-// gone-after and the age of evidence pass without a nudge.
-const lookEvery = time.Second
+// A rotation under way looks at its clocks lookShare times a tick, every second
+// at most: deadlines, gone-after and the age of evidence pass without a nudge.
+const (
+	lookLeast = time.Second
+	lookShare = 60
+)
 
 // pause is how long Run may wait for a nudge.
 func (a *Authority) pause() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.rec.Rotation.Phase != Idle {
-		return min(lookEvery, a.cfg.Tick/2)
+		return min(max(lookLeast, a.cfg.Tick/lookShare), a.cfg.Tick/2)
 	}
 	return a.cfg.Tick / 2
 }

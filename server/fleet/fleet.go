@@ -64,6 +64,7 @@ type host struct {
 	evidence *certs.Evidence
 	received time.Time
 	details  Details
+	cloned   Clone
 	rec      record
 	rev      uint64
 }
@@ -88,6 +89,13 @@ type Details struct {
 	GossipVersion uint64
 }
 
+// Clone is the last refusal of a second machine with a host's identity; At is
+// zero when there was none since the fleet was opened.
+type Clone struct {
+	At      time.Time
+	Address string
+}
+
 // State of one host at one moment.
 type State struct {
 	Covered, Present, Connected bool
@@ -103,6 +111,7 @@ type State struct {
 	// Address is the IP address that the host's newest stream came from, also
 	// one before a restart; empty when there was none.
 	Address string
+	Cloned  Clone
 }
 
 // Open loads what is durable of each host.
@@ -244,6 +253,7 @@ func (f *Fleet) State(id string) State {
 		Received:   h.received,
 		Details:    h.details,
 		Address:    h.rec.Address,
+		Cloned:     h.cloned,
 	}
 	s.Present = s.Connected || alive || now.Sub(last) < f.cfg.GoneAfter
 	if h.evidence != nil {

@@ -29,7 +29,7 @@ func newFleet(t *testing.T, dir string, alive func(string) bool) *Fleet {
 
 func attach(t *testing.T, f *Fleet, id string) *Stream {
 	t.Helper()
-	s, err := f.Attach(context.Background(), id)
+	s, err := f.Attach(context.Background(), id, "10.0.0.1:1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,11 +119,11 @@ func TestClone(t *testing.T) {
 				}
 			}
 		}()
-		if _, err := f.Attach(context.Background(), "a"); !errors.Is(err, ErrCloned) {
+		if _, err := f.Attach(context.Background(), "a", "10.0.0.9:1"); !errors.Is(err, ErrCloned) {
 			t.Errorf("second stream: %v", err)
 		}
-		if !f.State("a").Connected {
-			t.Error("the first stream was hurt")
+		if s := f.State("a"); !s.Connected || s.Cloned.Address != "10.0.0.9:1" || s.Cloned.At.IsZero() {
+			t.Errorf("the first stream was hurt, or the clone is not named: %+v", s)
 		}
 		first.Close()
 		<-done

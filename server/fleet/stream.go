@@ -23,13 +23,16 @@ type Stream struct {
 // Attach makes a stream the host's newest. If an older one is open it is asked
 // for a sign of life; when it answers within five seconds the new one is refused
 // with ErrCloned, else it replaces it. Older evidence is void from here on only
-// once the new stream reports.
-func (f *Fleet) Attach(ctx context.Context, id string) (*Stream, error) {
+// once the new stream reports. address is what people are told of a clone.
+func (f *Fleet) Attach(ctx context.Context, id, address string) (*Stream, error) {
 	s := &Stream{fleet: f, id: id, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	f.mu.Lock()
 	old := f.host(id).stream
 	f.mu.Unlock()
 	if old != nil && old.answers(ctx) {
+		f.mu.Lock()
+		f.host(id).cloned = Clone{At: time.Now(), Address: address}
+		f.mu.Unlock()
 		return nil, ErrCloned
 	}
 	if err := ctx.Err(); err != nil {

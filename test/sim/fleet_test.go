@@ -5,40 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/trustcast/trustcast/agent"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
-
-// simulate runs a test in a bubble, with the promises checked throughout.
-func simulate(t *testing.T, hosts int, layers agent.Layers, play func(w *world)) {
-	t.Helper()
-	simulateFor(t, 365*24*time.Hour, hosts, layers, play)
-}
-
-// simulateFor is simulate with another life of the registry CA.
-func simulateFor(t *testing.T, caLife time.Duration, hosts int, layers agent.Layers, play func(w *world)) {
-	t.Helper()
-	dir := t.TempDir()
-	// With more than one processor the race detector crashes over the timers
-	// of a bubble (golang/go#78156).
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, dir, caLife)
-		defer w.verdict()
-		defer w.close()
-		for i := range hosts {
-			w.addHost(fmt.Sprintf("host-%d", i), layers)
-		}
-		w.until("the fleet joins", 5*time.Minute, has(hosts))
-		w.negativeControl()
-		play(w)
-	})
-}
 
 // TestThreeRotationsInARow: 50 hosts, 20 % of packets lost.
 func TestThreeRotationsInARow(t *testing.T) {
@@ -184,7 +156,9 @@ func TestBrokenHostHoldsTheSwitch(t *testing.T) {
 // TestEndedCA: a server that was off until its CA had ended starts, says so, and
 // replaces the CA; hosts that are passed over get the new one afterwards.
 func TestEndedCA(t *testing.T) {
-	simulateFor(t, 2*time.Hour, 2, agent.Layers{}, func(w *world) {
+	p := quick()
+	p.caLife = 2 * time.Hour
+	simulateAt(t, p, 1, 2, agent.Layers{}, func(w *world) {
 		for _, name := range w.names() {
 			w.drifted(name, true) // nothing verifies an ended CA
 		}

@@ -15,13 +15,16 @@ import (
 type network struct {
 	mu        sync.Mutex
 	listeners map[string]*listener
-	down      map[string]bool       // hosts whose link is cut
-	open      map[string][]net.Conn // by host
+	down      map[string]bool                  // hosts whose link is cut
+	open      map[string]map[*tracked]struct{} // by host
 }
 
 func newNetwork() *network {
-	return &network{listeners: map[string]*listener{}, down: map[string]bool{}, open: map[string][]net.Conn{}}
+	return &network{listeners: map[string]*listener{}, down: map[string]bool{}, open: map[string]map[*tracked]struct{}{}}
 }
+
+// buffer of a connection in each direction: a socket's, and made anew for each.
+const buffer = 32 << 10
 
 // listener is a bufconn with an address of its own.
 type listener struct {
@@ -52,7 +55,7 @@ func (n *network) listen(_, addr string) (net.Listener, error) {
 	if n.listeners[addr] != nil {
 		return nil, fmt.Errorf("listen %s: address already in use", addr)
 	}
-	l := &listener{Listener: bufconn.Listen(1 << 20), network: n, address: addr}
+	l := &listener{Listener: bufconn.Listen(buffer), network: n, address: addr}
 	n.listeners[addr] = l
 	return l, nil
 }
@@ -73,11 +76,29 @@ func (n *network) dialFrom(host string) func(ctx context.Context, network, addr 
 		if err != nil {
 			return nil, err
 		}
+		c := &tracked{Conn: conn, network: n, host: host}
 		n.mu.Lock()
-		n.open[host] = append(n.open[host], conn)
+		if n.open[host] == nil {
+			n.open[host] = map[*tracked]struct{}{}
+		}
+		n.open[host][c] = struct{}{}
 		n.mu.Unlock()
-		return conn, nil
+		return c, nil
 	}
+}
+
+// tracked is an open connection of a host.
+type tracked struct {
+	net.Conn
+	network *network
+	host    string
+}
+
+func (c *tracked) Close() error {
+	c.network.mu.Lock()
+	delete(c.network.open[c.host], c)
+	c.network.mu.Unlock()
+	return c.Conn.Close()
 }
 
 // cut takes a host's link down and breaks its connections, or up again.
@@ -86,9 +107,9 @@ func (n *network) cut(host string, down bool) {
 	defer n.mu.Unlock()
 	n.down[host] = down
 	if down {
-		for _, c := range n.open[host] {
-			_ = c.Close()
+		for c := range n.open[host] {
+			_ = c.Conn.Close()
 		}
-		n.open[host] = nil
+		delete(n.open, host)
 	}
 }
