@@ -72,14 +72,25 @@ func (w *world) rotateWithin(deadline time.Duration) {
 	}
 }
 
-// skip passes over hosts in the rotation under way.
-func (w *world) skip(hosts ...string) {
+// compromise says that the registry CA's key is stolen.
+func (w *world) compromise() {
 	err := w.admin(func(ctx context.Context, c pb.AdminServiceClient) error {
-		_, err := c.RotateCA(ctx, &pb.RotateCARequest{Skip: hosts})
+		_, err := c.RotateCA(ctx, &pb.RotateCARequest{Compromised: true})
 		return err
 	})
 	if err != nil {
-		w.t.Fatalf("skip: %v", err)
+		w.t.Fatalf("compromise: %v", err)
+	}
+}
+
+// rollback takes the rotation under way back.
+func (w *world) rollback() {
+	err := w.admin(func(ctx context.Context, c pb.AdminServiceClient) error {
+		_, err := c.RollbackCA(ctx, &pb.RollbackCARequest{})
+		return err
+	})
+	if err != nil {
+		w.t.Fatalf("rollback: %v", err)
 	}
 }
 

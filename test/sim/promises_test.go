@@ -48,6 +48,9 @@ func (w *world) step(phase, event string) {
 		w.fail("read the record: %v", err)
 		return
 	}
+	w.mu.Lock()
+	w.uncovered = rec.Value.Rotation.Uncover
+	w.mu.Unlock()
 	w.checkBundle(rec)
 	if event == "switch" {
 		w.checkSwitch(rec)
@@ -92,8 +95,8 @@ func (w *world) checkBundle(rec record) {
 		w.fail("S5: bundle %v without the CA %d that still serves", r.Bundle, last.Active)
 	}
 	for _, ca := range rec.Value.CAs {
-		if ca.ID != r.Active && ca.ID != r.Other {
-			w.fail("S3: CA %d is still there", ca.ID)
+		if (ca.Key != "") != (ca.ID == r.Active || ca.ID == r.Other) {
+			w.fail("S3: CA %d has a key: %v, with %d active and %d other", ca.ID, ca.Key != "", r.Active, r.Other)
 		}
 	}
 }
@@ -217,8 +220,11 @@ func (w *world) covered() []*host {
 		if known := w.host(h.Value.Name); known != nil {
 			w.mu.Lock()
 			known.id = h.Value.ID
+			left := slices.Contains(w.uncovered, known.id)
 			w.mu.Unlock()
-			out = append(out, known)
+			if !left {
+				out = append(out, known)
+			}
 		}
 	}
 	return out

@@ -17,11 +17,13 @@ type record struct {
 			Other      uint64
 			Bundle     []uint64
 			Skipped    []string
+			Uncover    []string
 			Deadline   time.Time
 		}
 		CAs []struct {
 			ID   uint64
 			Cert []byte
+			Key  string
 		}
 	}
 }

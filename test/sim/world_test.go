@@ -88,6 +88,9 @@ type world struct {
 	// about it: the rotation stays there.
 	holdAt string
 	failed []string
+	// uncovered are the IDs of hosts that the record says are not covered any
+	// more, before their own records do.
+	uncovered []string
 	// started is when the server was started last.
 	started time.Time
 }
