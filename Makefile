@@ -14,7 +14,7 @@ AGENT_TAGS := grpcnotrace
 FUZZTIME ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check generate fleet-test fuzz bench tools clean
+.PHONY: help build demo test prove check generate fleet-test fuzz bench tools clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,14 @@ demo: build ## show it all on this machine: a registry, five hosts, a rotation; 
 
 test: ## run all tests that need neither root nor Docker, with the race detector
 	go test -race -timeout 15m ./...
+
+# The packages whose tests go further when asked to: one after the other, since
+# each uses all processors.
+PROOFS := ./test/explore ./test/sim ./test/mutants ./test/crash
+
+prove: ## prove the rotation in full: exploration, a simulated year, mutants, all crash points, fuzzing; no race detector
+	TRUSTCAST_PROVE=1 go test -count=1 -p 1 -timeout 20m -v -run '$(or $(RUN),.)' $(PROOFS)
+	$(MAKE) --no-print-directory fuzz FUZZTIME=5s
 
 check: .tools/ready ## formatting, vet, lint, protocol, generated code, import rules
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'not formatted: run gofmt -w on the files above' >&2; exit 1; }
