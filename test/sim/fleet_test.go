@@ -12,6 +12,7 @@ import (
 
 	"github.com/trustcast/trustcast/agent"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+	"github.com/trustcast/trustcast/server"
 )
 
 // simulate runs a test in a bubble, with the promises checked throughout.
@@ -23,12 +24,18 @@ func simulate(t *testing.T, hosts int, layers agent.Layers, play func(w *world))
 // simulateFor is simulate with another life of the registry CA.
 func simulateFor(t *testing.T, caLife time.Duration, hosts int, layers agent.Layers, play func(w *world)) {
 	t.Helper()
+	simulateWith(t, func(init *server.InitConfig, cfg *server.Config) { init.CALife, cfg.CALife = caLife, caLife }, hosts, layers, play)
+}
+
+// simulateWith is simulate with another configuration of the server.
+func simulateWith(t *testing.T, set func(*server.InitConfig, *server.Config), hosts int, layers agent.Layers, play func(w *world)) {
+	t.Helper()
 	dir := t.TempDir()
 	// With more than one processor the race detector crashes over the timers
 	// of a bubble (golang/go#78156).
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, dir, caLife)
+		w := newWorld(t, dir, set)
 		defer w.verdict()
 		defer w.close()
 		for i := range hosts {

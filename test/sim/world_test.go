@@ -65,7 +65,10 @@ type world struct {
 	// holdAt is the phase in which host-0 loses its link, before anybody is told
 	// about it: the rotation stays there.
 	holdAt string
-	failed []string
+	// holdRing is the same for a step of the gossip ring.
+	holdRing string
+	failed   []string
+	warned   []string // the log of the server from warnings on
 	// started is when the server was started last.
 	started time.Time
 }
@@ -96,6 +99,10 @@ type host struct {
 	name   string
 	dir    string
 	gossip string // address
+	// address is where gossip listens after a move; "": where its name says.
+	address string
+	// ahead is how far the host's clock is ahead of the others'.
+	ahead  time.Duration
 	layers agent.Layers
 	agent  *process // nil while stopped
 	id     string   // once covered
@@ -110,20 +117,22 @@ type host struct {
 func (h *host) caFile() string { return filepath.Join(h.dir, "certs.d", registry, "ca.crt") }
 
 // newWorld starts a server; call it inside a bubble.
-func newWorld(t *testing.T, dir string, caLife time.Duration) *world {
+func newWorld(t *testing.T, dir string, set func(*server.InitConfig, *server.Config)) *world {
 	w := &world{
 		t: t, dir: dir, net: newNetwork(), gossip: gossip.NewNetwork(1),
 		hosts: map[string]*host{}, prints: map[uint64]certs.Fingerprint{}, gens: map[string]uint64{},
 		steps: make(chan string, 1000),
 	}
 	data := filepath.Join(dir, "server")
-	if _, err := server.Init(t.Context(), server.InitConfig{DataDir: data, Domain: registry, CALife: caLife}); err != nil {
-		t.Fatal(err)
-	}
+	init := server.InitConfig{DataDir: data, Domain: registry}
 	w.cfg = server.Config{
 		DataDir: data, RegistryListen: registry, GRPCListen: rpc, HTTPListen: "off",
-		Advertise: rpc, Tick: tick, GoneAfter: gone, Deadline: 2 * time.Minute, CALife: caLife,
+		Advertise: rpc, Tick: tick, GoneAfter: gone, Deadline: 2 * time.Minute,
 		Engine: idleEngine{}, Listen: w.net.listen, Log: slog.New(&stepHandler{world: w}),
+	}
+	set(&init, &w.cfg)
+	if _, err := server.Init(t.Context(), init); err != nil {
+		t.Fatal(err)
 	}
 	w.startServer()
 	w.token = w.createToken("")
@@ -180,6 +189,12 @@ func (w *world) startAgent(name string) {
 			return nil
 		},
 		Log: agentLog(name),
+	}
+	if h.address != "" {
+		address = h.address
+	}
+	if h.ahead != 0 {
+		cfg.Now = func() time.Time { return time.Now().Add(h.ahead) }
 	}
 	if !h.layers.NoGossip {
 		h.gossip = address
