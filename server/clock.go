@@ -12,12 +12,12 @@ import (
 // before what it does by itself pauses (ROTATION, Time).
 const clockLimit = time.Hour
 
-// reporting: a stream of the host is open, or it reported within two ticks.
-func (n *node) reporting(s fleet.State, now time.Time) bool {
-	return s.Connected || !s.Received.IsZero() && now.Sub(s.Received) < 2*n.cfg.Tick
+// heard: the host reported within two ticks.
+func (n *node) heard(s fleet.State, now time.Time) bool {
+	return !s.Received.IsZero() && now.Sub(s.Received) < 2*n.cfg.Tick
 }
 
-// clockOff returns the median of the reporting hosts' clocks minus this
+// clockOff returns the median of the clocks of hosts that reported lately minus this
 // server's, and whether it is so far off that automatic actions pause: rotations
 // by age, renewals, forgetting hosts. A host alone decides; among several, one
 // that lies or is wrong cannot.
@@ -25,7 +25,7 @@ func (n *node) clockOff() (off time.Duration, paused bool) {
 	now := time.Now()
 	var skews []time.Duration
 	for _, h := range n.identity.Hosts() {
-		if s := n.fleet.State(h.ID); n.reporting(s, now) && s.Details.Timed {
+		if s := n.fleet.State(h.ID); n.heard(s, now) && s.Details.Timed {
 			skews = append(skews, s.Details.Skew)
 		}
 	}

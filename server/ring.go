@@ -107,7 +107,7 @@ func (n *node) ringWaiting(ring identity.Ring, now time.Time) []string {
 	var names []string
 	for _, h := range n.identity.Hosts() {
 		s := n.fleet.State(h.ID)
-		if n.reporting(s, now) && s.Details.GossipVersion != ring.Version {
+		if (s.Connected || n.heard(s, now)) && s.Details.GossipVersion != ring.Version {
 			names = append(names, h.Name)
 		}
 	}

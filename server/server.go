@@ -186,24 +186,6 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 	return n, sweep(keys, n.authority.Keys(), n.identity.Keys())
 }
 
-func (n *node) identityConfig(keys *records.Keys) identity.Config {
-	return identity.Config{
-		Records: n.store, Keys: keys,
-		ControlLife: n.cfg.ControlLife, ServerLife: n.cfg.ServerIdentityLife, HostLife: n.cfg.IdentityLife,
-		Paused:   n.paused,
-		Reissued: n.tellIdentity,
-		Log:      n.log,
-	}
-}
-
-// tellIdentity has everybody told that the control CA was re-issued. Who is not
-// told now hears of it on the next stream; hosts have half a life for it.
-func (n *node) tellIdentity() {
-	if err := n.authority.Touch("age", ""); err != nil {
-		n.log.Error("the re-issued control CA is not announced yet; hosts get it when they connect", "err", err)
-	}
-}
-
 func (n *node) openAuthority(keys *records.Keys) error {
 	subject, err := parseSubject(n.site.Subject)
 	if err != nil {

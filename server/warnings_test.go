@@ -65,3 +65,39 @@ func TestCertificateLine(t *testing.T) {
 		t.Errorf("one that another line is about: %q", got)
 	}
 }
+
+// TestEndsAreMetrics: each certificate's end is a gauge of its own.
+func TestEndsAreMetrics(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	dir := t.TempDir()
+	if _, err := Init(t.Context(), InitConfig{DataDir: dir, Domain: "registry.test", CALife: 100 * day, LeafLife: 10 * day, ControlLife: 1000 * day}); err != nil {
+		t.Fatal(err)
+	}
+	n, err := open(t.Context(), Config{DataDir: dir, LeafLife: 10 * day}.withDefaults(), layout{dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.close()
+	families, err := n.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]time.Duration{"registry_ca": 100 * day, "leaf": 10 * day, "control_ca": 1000 * day, "server_identity": 30 * day}
+	for _, f := range families {
+		if f.GetName() != "trustcast_certificate_not_after_timestamp_seconds" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			key := m.GetLabel()[0].GetValue()
+			ends := time.Unix(int64(m.GetGauge().GetValue()), 0)
+			if off := ends.Sub(began.Add(want[key])); want[key] == 0 || off.Abs() > time.Minute {
+				t.Errorf("%s ends on %s, %s off", key, ends, off)
+			}
+			delete(want, key)
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("no gauge of %v", want)
+	}
+}

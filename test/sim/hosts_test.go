@@ -21,7 +21,9 @@ type host struct {
 	agent  *process // nil while stopped
 	ending *process // stopped, but perhaps not at its end
 	token  string   // to join with
-	id     string   // once covered
+	// ahead is how far the host's clock is ahead of the others'.
+	ahead time.Duration
+	id    string // once covered
 	// up: agent and link; downSince and upSince are of the last changes.
 	// Guarded by world.mu.
 	up                 bool
@@ -76,6 +78,9 @@ func (w *world) agentConfig(h *host) agent.Config {
 			return nil
 		},
 		Log: agentLog(h.name),
+	}
+	if h.ahead != 0 {
+		cfg.Now = func() time.Time { return time.Now().Add(h.ahead) }
 	}
 	if !h.layers.NoGossip {
 		cfg.GossipTransport = w.gossip.Transport(h.gossip)

@@ -24,6 +24,11 @@ func (h *stepHandler) WithAttrs([]slog.Attr) slog.Handler       { return h }
 func (h *stepHandler) WithGroup(string) slog.Handler            { return h }
 
 func (h *stepHandler) Handle(_ context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelWarn {
+		h.world.mu.Lock()
+		h.world.warned = append(h.world.warned, r.Message)
+		h.world.mu.Unlock()
+	}
 	if r.Message != "rotation" {
 		return nil
 	}
@@ -39,6 +44,18 @@ func (h *stepHandler) Handle(_ context.Context, r slog.Record) error {
 	})
 	h.world.step(phase, event)
 	return nil
+}
+
+// logged returns the server's warnings that contain a text.
+func (w *world) logged(text string) (lines []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, line := range w.warned {
+		if strings.Contains(line, text) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
 }
 
 // step checks the promises at a transition.
@@ -65,9 +82,9 @@ func (w *world) step(phase, event string) {
 		w.switches++
 	}
 	w.last = rec
-	hold := w.holdAt == phase
+	hold := w.holdAt == phase || event == "gossip" && w.holdRing != "" && w.holdRing == w.ringStep()
 	if hold {
-		w.holdAt = ""
+		w.holdAt, w.holdRing = "", ""
 	}
 	w.mu.Unlock()
 	if hold { // nobody has been told yet

@@ -55,6 +55,8 @@ type pace struct {
 	// poll is how often a wait looks at the status, look how often the disks
 	// are checked between transitions.
 	poll, look time.Duration
+	// set changes the configuration of the server; nil: as it is.
+	set func(*server.InitConfig, *server.Config)
 }
 
 // quick is for plays of minutes.
@@ -87,7 +89,10 @@ type world struct {
 	// holdAt is the phase in which host-0 loses its link, before anybody is told
 	// about it: the rotation stays there.
 	holdAt string
-	failed []string
+	// holdRing is the same for a step of the gossip ring.
+	holdRing string
+	failed   []string
+	warned   []string // the log of the server from warnings on
 	// uncovered are the IDs of hosts that the record says are not covered any
 	// more, before their own records do.
 	uncovered []string
@@ -120,6 +125,14 @@ func (p *process) end(t *testing.T) {
 func simulate(t *testing.T, hosts int, layers agent.Layers, play func(w *world)) {
 	t.Helper()
 	simulateAt(t, quick(), 1, hosts, layers, play)
+}
+
+// simulateWith is simulate with another configuration of the server.
+func simulateWith(t *testing.T, set func(*server.InitConfig, *server.Config), hosts int, layers agent.Layers, play func(w *world)) {
+	t.Helper()
+	p := quick()
+	p.set = set
+	simulateAt(t, p, 1, hosts, layers, play)
 }
 
 // simulateAt is simulate at a pace, with a seed for the network.
@@ -164,14 +177,18 @@ func newWorld(t *testing.T, dir string, p pace, seed uint64) *world {
 		steps: make(chan string, 1000),
 	}
 	data := filepath.Join(dir, "server")
-	if _, err := server.Init(t.Context(), server.InitConfig{DataDir: data, Domain: registry, CALife: p.caLife}); err != nil {
-		t.Fatal(err)
-	}
+	init := server.InitConfig{DataDir: data, Domain: registry, CALife: p.caLife}
 	w.cfg = server.Config{
 		DataDir: data, RegistryListen: registry, GRPCListen: rpc, HTTPListen: "off",
 		Advertise: rpc, Tick: p.tick, GoneAfter: p.gone, Deadline: p.deadline,
 		CALife: p.caLife, IdentityLife: p.identityLife, GossipEvery: p.gossip, Keepalive: p.keepalive,
 		Engine: idleEngine{}, Listen: w.net.listen, Log: slog.New(&stepHandler{world: w}),
+	}
+	if p.set != nil {
+		p.set(&init, &w.cfg)
+	}
+	if _, err := server.Init(t.Context(), init); err != nil {
+		t.Fatal(err)
 	}
 	w.startServer()
 	w.token = w.createToken("")
