@@ -102,6 +102,15 @@ func (s *server) commandInput(stdin string, args ...string) (string, error) {
 	return s.net.run.output(ctx, nil, stdin, append(argv, "--data-dir", s.dataDir)...)
 }
 
+// json runs a command that prints data and reads it into v.
+func (s *server) json(v any, args ...string) error {
+	out, err := s.command(append(args, "-o", "json")...)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal([]byte(out), v)
+}
+
 // status is the part of `trustcast status -o json` that the tests look at.
 type status struct {
 	Generation  json.Number
@@ -158,6 +167,16 @@ func (st status) waitsFor(name string) bool {
 		}
 	}
 	return false
+}
+
+// why a host is waited for, or "".
+func (st status) why(name string) string {
+	for _, w := range st.Rotation.WaitingFor {
+		if w.Host == name {
+			return w.Reason
+		}
+	}
+	return ""
 }
 
 // number of the last rotation, 0 before the first.
