@@ -29,7 +29,7 @@ type rig struct {
 	saw     []string
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T, set ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{t: t}
 	store, err := records.Open(t.TempDir())
@@ -56,6 +56,9 @@ func newRig(t *testing.T) *rig {
 		Publish:  r.publish,
 		Announce: func() { r.saw = append(r.saw, "announce") },
 		Log:      slog.New(slog.DiscardHandler),
+	}
+	for _, f := range set {
+		f(&r.cfg)
 	}
 	if _, err := Create(r.cfg, time.Now(), "test"); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +17,9 @@ import (
 // spread is the part of a life over which renewals are spread after their two
 // thirds, so that registries made together do not renew together.
 const spread = 0.05
+
+// forever is longer than any tick.
+const forever = time.Duration(math.MaxInt64)
 
 // RenewAt returns when a certificate made at a time is replaced: at 2/3 of its
 // life plus up to 5 % of it, a number drawn from the certificate itself so that
@@ -81,6 +85,23 @@ func (a *Authority) leavesDue(id CAID, now time.Time) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// untilRenewal is how long no leaf comes due; forever when none will. A leaf that
+// is due and stays, since a new one would gain too little, is looked at with the
+// rest. The caller holds mu.
+func (a *Authority) untilRenewal(now time.Time) time.Duration {
+	wait := forever
+	for _, l := range a.rec.Leaves {
+		leaf, err := x509.ParseCertificate(l.Cert)
+		if err != nil {
+			continue // leavesDue says it
+		}
+		if due := RenewAt(leaf, l.Made); due.After(now) {
+			wait = min(wait, due.Sub(now))
+		}
+	}
+	return wait
 }
 
 // renewLeaves replaces all leaves of a CA; bundle and generation stay. The old
