@@ -85,10 +85,10 @@ func (r round) String() string {
 	return strings.Join(parts, "; ")
 }
 
-// drawSchedule is the same for the same seed. Each passing trouble comes
-// in turn, in an order drawn, with up to two more beside it; every fourth
-// round has a broken host, the last one when its disk is full. A disk that is
-// full is that of the last host.
+// drawSchedule is the same for the same seed. Each passing trouble comes in
+// turn, in an order drawn, with up to two more beside it. Every fourth round has
+// a broken host, by turns one with a full disk, which is the last host, and one
+// with a read-only certs.d; of four of them, two are skipped.
 func drawSchedule(seed uint64, hosts, rounds int) []round {
 	r := rand.New(rand.NewPCG(seed, 0))
 	var turns []kind
