@@ -59,6 +59,7 @@ type agent struct {
 	bundle    certs.Bundle // accepted last; no roots before the first
 	ring      ring         // of gossip, taken last
 	wanted    wanted       // newest from the server; zero before the first
+	newest    *pb.Wanted   // the newest offer, accepted or not; nil before the first
 	refused   string       // why the newest offer was refused; "" when it was not
 	// considered is the revision of the newest offer, accepted or not; 0: none.
 	considered uint64

@@ -10,13 +10,21 @@ import (
 )
 
 // reconcile brings the disk to what is wanted and returns what stood in the way.
-// A refused offer stays a problem until one is accepted.
+// A refused offer stays a problem until one is accepted. It is judged again each
+// time, since what was wrong may have been this host's: a full disk, the clock.
 func (a *agent) reconcile(message *pb.Wanted) (problem string) {
+	again := message == nil && a.refused != ""
+	if again {
+		message = a.newest
+	}
 	if message != nil {
-		a.refused, a.considered = "", message.GetRevision()
+		before := a.refused
+		a.refused, a.newest, a.considered = "", message, message.GetRevision()
 		if err := a.consider(message); err != nil {
-			a.log.Error("wanted state refused", "err", err)
 			a.refused = err.Error()
+			if !again || before != a.refused {
+				a.log.Error("wanted state refused", "err", err)
+			}
 		}
 	}
 	d := Decide(a.have(), nil)

@@ -111,9 +111,15 @@ func (a *agentAPI) Enroll(ctx context.Context, req *pb.EnrollRequest) (*pb.Enrol
 	}, nil
 }
 
-// Renew signs a host's next key.
+// Renew signs a host's next key. An agent closes its stream before it renews; a
+// host whose stream answers meanwhile was cloned, and its copy could take the
+// identity over.
 func (a *agentAPI) Renew(ctx context.Context, req *pb.RenewRequest) (*pb.RenewResponse, error) {
 	n, host := a.node, hostOf(ctx)
+	if n.fleet.Answers(ctx, host.ID) {
+		n.log.Warn("renewal refused: cloned host", "host", host.Name, "address", addressOf(ctx))
+		return nil, reply(fleet.ErrCloned)
+	}
 	cert, err := n.identity.Renew(host.ID, req.GetCsr(), time.Now())
 	if err != nil {
 		return nil, reply(err)

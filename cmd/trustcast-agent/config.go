@@ -41,9 +41,13 @@ func (f *hostFlags) config(a *app, log *slog.Logger) (agent.Config, error) {
 	if err != nil {
 		return agent.Config{}, err
 	}
+	now, err := clock(a.getenv)
+	if err != nil {
+		return agent.Config{}, err
+	}
 	return agent.Config{
 		DataDir: f.dataDir, Server: f.join, Token: token, Name: f.name, DockerCertsDir: f.certsDir,
-		GossipListen: f.gossip, Log: log, Version: version, Layers: layers(a.getenv),
+		GossipListen: f.gossip, Log: log, Version: version, Layers: layers(a.getenv), Now: now,
 	}, nil
 }
 

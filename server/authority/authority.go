@@ -167,14 +167,16 @@ const (
 	lookShare = 60
 )
 
-// pause is how long Run may wait for a nudge.
+// pause is how long Run may wait for a nudge. The tick alone would be too seldom
+// for a leaf that lives shorter than it.
 func (a *Authority) pause() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	wait := min(a.cfg.Tick/2, a.untilRenewal(time.Now()))
 	if a.rec.Rotation.Phase != Idle {
-		return min(max(lookLeast, a.cfg.Tick/lookShare), a.cfg.Tick/2)
+		return min(max(lookLeast, a.cfg.Tick/lookShare), wait)
 	}
-	return a.cfg.Tick / 2
+	return wait
 }
 
 // step does the one next thing; again: there may be more.

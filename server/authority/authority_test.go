@@ -29,7 +29,7 @@ type rig struct {
 	saw     []string
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T, set ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{t: t}
 	store, err := records.Open(t.TempDir())
@@ -62,6 +62,9 @@ func newRig(t *testing.T) *rig {
 		Publish:  r.publish,
 		Announce: func() { r.saw = append(r.saw, "announce") },
 		Log:      slog.New(slog.DiscardHandler),
+	}
+	for _, f := range set {
+		f(&r.cfg)
 	}
 	if _, err := Create(r.cfg, time.Now(), "test"); err != nil {
 		t.Fatal(err)
@@ -258,7 +261,7 @@ func TestLeafRenewal(t *testing.T) {
 	r.cfg.LeafLife = time.Hour // from now on; the first leaf stays as it was made
 	r.open()
 	leaf := r.current["registry.example.com"].Leaf
-	due := RenewAt(leaf, r.a.rec.Leaves[0].Made)
+	due := renewAt(leaf, r.a.rec.Leaves[0].Made)
 	if again, err := r.a.step(due.Add(-time.Second)); again || err != nil {
 		t.Fatalf("renewed before its time: %v, %v", again, err)
 	}
@@ -292,9 +295,9 @@ func TestRotationByAge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	due := RenewAt(cert, cert.NotBefore.Add(certs.CABackdate))
+	due := renewAt(cert, cert.NotBefore.Add(certs.CABackdate))
 	life := r.cfg.CALife
-	if early := time.Until(due); early < life*2/3-time.Minute || early > life*2/3+time.Duration(spread*float64(life)) {
+	if early := time.Until(due); early < life*2/3-time.Minute || early > life*2/3+life/20 {
 		t.Errorf("due in %s of %s", early, life)
 	}
 	r.a.rec.Leaves[0].Made = due // leaves are not this test's business

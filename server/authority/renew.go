@@ -1,11 +1,10 @@
 package authority
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -13,18 +12,12 @@ import (
 	"github.com/trustcast/trustcast/certs"
 )
 
-// spread is the part of a life over which renewals are spread after their two
-// thirds, so that registries made together do not renew together.
-const spread = 0.05
+// forever is longer than any tick.
+const forever = time.Duration(math.MaxInt64)
 
-// RenewAt returns when a certificate made at a time is replaced: at 2/3 of its
-// life plus up to 5 % of it, a number drawn from the certificate itself so that
-// a restart does not draw again.
-func RenewAt(cert *x509.Certificate, made time.Time) time.Time {
-	life := cert.NotAfter.Sub(made)
-	sum := sha256.Sum256(cert.Raw)
-	draw := float64(binary.BigEndian.Uint32(sum[:4])) / (1 << 32)
-	return made.Add(life*2/3 + time.Duration(spread*draw*float64(life)))
+// renewAt is when a certificate made at a time is replaced.
+func renewAt(cert *x509.Certificate, made time.Time) time.Time {
+	return certs.RenewAt(cert, made, certs.RenewAfter)
 }
 
 // renew replaces what is old enough: leaves in any phase, the CA when idle and
@@ -49,7 +42,7 @@ func (a *Authority) renew(v View) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if v.Now.Before(RenewAt(cert, cert.NotBefore.Add(certs.CABackdate))) {
+	if v.Now.Before(renewAt(cert, cert.NotBefore.Add(certs.CABackdate))) {
 		return false, nil
 	}
 	next, err := a.rec.Rotation.Rotate(v, a.cfg.Deadline)
@@ -79,11 +72,28 @@ func (a *Authority) leavesDue(id CAID, now time.Time) (bool, error) {
 			end = ca.NotAfter
 		}
 		gain := min(24*time.Hour, a.cfg.LeafLife/10)
-		if !now.Before(RenewAt(leaf, l.Made)) && end.Sub(leaf.NotAfter) >= gain {
+		if !now.Before(renewAt(leaf, l.Made)) && end.Sub(leaf.NotAfter) >= gain {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// untilRenewal is how long no leaf comes due; forever when none will. A leaf that
+// is due and stays, since a new one would gain too little, is looked at with the
+// rest. The caller holds mu.
+func (a *Authority) untilRenewal(now time.Time) time.Duration {
+	wait := forever
+	for _, l := range a.rec.Leaves {
+		leaf, err := x509.ParseCertificate(l.Cert)
+		if err != nil {
+			continue // leavesDue says it
+		}
+		if due := renewAt(leaf, l.Made); due.After(now) {
+			wait = min(wait, due.Sub(now))
+		}
+	}
+	return wait
 }
 
 // renewLeaves replaces all leaves of a CA; bundle and generation stay. The old

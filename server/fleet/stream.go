@@ -48,6 +48,19 @@ func (f *Fleet) Attach(ctx context.Context, id, address string) (*Stream, error)
 	return s, nil
 }
 
+// Answers reports whether the host has a stream that gives a sign of life within
+// five seconds of being asked.
+func (f *Fleet) Answers(ctx context.Context, id string) bool {
+	f.mu.Lock()
+	h := f.hosts[id]
+	var s *Stream
+	if h != nil {
+		s = h.stream
+	}
+	f.mu.Unlock()
+	return s != nil && s.answers(ctx)
+}
+
 // answers wakes the stream and waits for a report on it.
 func (s *Stream) answers(ctx context.Context) bool {
 	before := s.reports()

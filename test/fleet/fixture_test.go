@@ -19,10 +19,9 @@ import (
 )
 
 const (
-	hostCount = 4
-	user      = "alice"
-	password  = "correct horse battery staple"
-	appImage  = domain + "/fleet/app:v1"
+	user     = "alice"
+	password = "correct horse battery staple"
+	appImage = domain + "/fleet/app:v1"
 )
 
 // fleet is a server, its hosts and what they have done so far.
@@ -34,10 +33,12 @@ type fleet struct {
 	sum    figures
 }
 
-// newFleet builds the programs and the machines; the server is not started.
-// All of it is removed, and seen to be gone, at the end of the test.
-func newFleet(t *testing.T) *fleet {
+// newFleet builds the programs and the machines, with that many hosts; the
+// server is not started. All of it is removed, and seen to be gone, at the end
+// of the test.
+func newFleet(t *testing.T, hosts int) *fleet {
 	t.Helper()
+	begin := time.Now()
 	r, err := claim()
 	if err != nil {
 		t.Fatal(err)
@@ -56,17 +57,18 @@ func newFleet(t *testing.T) *fleet {
 	})
 	must(t, f.build())
 	must(t, writeImage(r.path("image.tar")))
-	must(t, f.makeMachines())
+	must(t, f.makeMachines(hosts))
+	t.Logf("%s: %d Docker engines after %v", f.run.name(), len(f.hosts), time.Since(begin).Round(time.Second))
 	return f
 }
 
-// build compiles the programs, and the server once more with its test-only
-// switches.
+// build compiles the programs, and once more with their test-only switches.
 func (f *fleet) build() error {
 	for _, args := range [][]string{
 		{"-o", f.run.path("bin", "trustcast"), "./cmd/trustcast"},
 		{"-o", f.run.path("bin", "trustcast-agent"), "./cmd/trustcast-agent"},
 		{"-tags", "faults", "-o", f.run.path("bin", "trustcast-faults"), "./cmd/trustcast"},
+		{"-tags", "faults", "-o", f.run.path("bin", "trustcast-agent-faults"), "./cmd/trustcast-agent"},
 	} {
 		cmd := exec.Command("go", append([]string{"build"}, args...)...)
 		cmd.Dir = filepath.Join("..", "..")
@@ -77,7 +79,7 @@ func (f *fleet) build() error {
 	return nil
 }
 
-func (f *fleet) makeMachines() error {
+func (f *fleet) makeMachines(count int) error {
 	if err := os.Mkdir("/etc/docker", 0o755); err == nil {
 		if err := os.WriteFile(f.run.path(madeEtcDocker), nil, 0o600); err != nil {
 			return err
@@ -93,7 +95,7 @@ func (f *fleet) makeMachines() error {
 		return err
 	}
 	hosts := fmt.Sprintf("127.0.0.1 localhost\n%s registry.test\n", f.run.addr(serverAddr))
-	for i := range hostCount {
+	for i := range count {
 		h, err := newHost(f.net, i+1, hosts)
 		if err != nil {
 			return err

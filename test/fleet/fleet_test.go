@@ -15,8 +15,7 @@ func TestFleet(t *testing.T) {
 		t.Skip("real fleet: " + why)
 	}
 	begin := time.Now()
-	f := newFleet(t)
-	t.Logf("%s: %d Docker engines after %v", f.run.name(), len(f.hosts), time.Since(begin).Round(time.Second))
+	f := newFleet(t, 4)
 
 	before := f.preparePast(t)
 	f.scenario(t, "without the agent every host refuses", f.testNegativeControl)

@@ -155,8 +155,14 @@ func (h *host) agentArgs(verb string, args ...string) []string {
 
 // startAgent runs the agent, with its default certificate directory.
 func (h *host) startAgent(args ...string) error {
-	argv := h.agentArgs("run", append([]string{"--gossip-listen", h.addr + ":" + gossipPort}, args...)...)
-	p, err := h.net.run.start(h.name+"-agent", nil, argv...)
+	return h.runAgent("trustcast-agent", nil, args...)
+}
+
+// runAgent is startAgent with one of the two agents, and environment. binary is
+// "trustcast-agent" or "trustcast-agent-faults".
+func (h *host) runAgent(binary string, env []string, args ...string) error {
+	argv := append(h.enter(), h.net.run.path("bin", binary), "run", "--data-dir", h.path("agent"), "--gossip-listen", h.addr+":"+gossipPort)
+	p, err := h.net.run.start(h.name+"-agent", env, append(argv, args...)...)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ package fleet_test
 
 import (
 	"fmt"
+	"net"
 	"strings"
 )
 
@@ -51,6 +52,22 @@ func (n *network) add(name, addr string) error {
 	)
 }
 
+// inside is the start of a command line that runs in a namespace.
+func (n *network) inside(name string) string { return "nsenter --net=/run/netns/" + n.namespace(name) }
+
+// redirect leads a namespace's new TCP connections to one address to another,
+// until undo is called.
+func (n *network) redirect(name, from, to string) (undo func() error, err error) {
+	host, port, err := net.SplitHostPort(from)
+	if err != nil {
+		return nil, err
+	}
+	rule := func(verb string) error {
+		return steps(fmt.Sprintf("%s iptables -w -t nat %s OUTPUT -p tcp -d %s --dport %s -j DNAT --to-destination %s", n.inside(name), verb, host, port, to))
+	}
+	return func() error { return rule("-D") }, rule("-I")
+}
+
 // setLink pulls or plugs a namespace's cable.
 func (n *network) setLink(name string, up bool) error {
 	state := "down"
@@ -71,7 +88,7 @@ func (n *network) blockPort(name, port string, block bool) error {
 		for _, chain := range []string{"INPUT", "OUTPUT"} {
 			for _, side := range []string{"--sport", "--dport"} {
 				lines = append(lines, strings.Join([]string{
-					"nsenter --net=/run/netns/" + n.namespace(name), "iptables -w", verb, chain, "-p", proto, side, port, "-j DROP",
+					n.inside(name), "iptables -w", verb, chain, "-p", proto, side, port, "-j DROP",
 				}, " "))
 			}
 		}

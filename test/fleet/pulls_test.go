@@ -4,6 +4,7 @@ package fleet_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,17 +14,23 @@ import (
 // pulls is a pull loop on each of some hosts: remove the image, pull it whole,
 // again and again.
 type pulls struct {
-	image string
-	stop  chan struct{} // closed to end the loops
-	wg    sync.WaitGroup
+	image   string
+	excuses *excuses      // nil: no failure is excused
+	stop    chan struct{} // closed to end the loops
+	stopped sync.Once
+	wg      sync.WaitGroup
 
-	mu       sync.Mutex // guards what follows
-	done     map[string]int
+	mu       sync.Mutex     // guards what follows
+	done     map[string]int // by host, without the excused
+	excused  tally          // by reason
 	failures []string
 }
 
-func startPulls(image string, hosts []*host) *pulls {
-	p := &pulls{image: image, stop: make(chan struct{}), done: map[string]int{}}
+func startPulls(image string, hosts []*host) *pulls { return startExcused(image, hosts, nil) }
+
+// startExcused is startPulls while troubles are made, which excuse failures.
+func startExcused(image string, hosts []*host, e *excuses) *pulls {
+	p := &pulls{image: image, excuses: e, stop: make(chan struct{}), done: map[string]int{}, excused: tally{}}
 	for _, h := range hosts {
 		p.done[h.name] = 0
 		p.wg.Go(func() { p.loop(h) })
@@ -39,13 +46,24 @@ func (p *pulls) loop(h *host) {
 		default:
 		}
 		begin := time.Now()
-		err := h.pull(p.image)
-		p.mu.Lock()
-		p.done[h.name]++
-		if err != nil {
-			p.failures = append(p.failures, fmt.Sprintf("%s %s: %v", begin.UTC().Format(time.RFC3339Nano), h.name, err))
-		}
-		p.mu.Unlock()
+		p.count(h.name, begin, h.pull(p.image))
+	}
+}
+
+func (p *pulls) count(host string, begin time.Time, err error) {
+	why := ""
+	if err != nil && p.excuses != nil {
+		why = p.excuses.reason(host, begin, time.Now(), err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if why != "" {
+		p.excused[why]++
+		return
+	}
+	p.done[host]++
+	if err != nil {
+		p.failures = append(p.failures, fmt.Sprintf("%s %s: %v", begin.UTC().Format(time.RFC3339Nano), host, err))
 	}
 }
 
@@ -78,15 +96,29 @@ func (p *pulls) waitMore(t *testing.T, more int) {
 	}
 }
 
+func (p *pulls) failed() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.failures)
+}
+
+// halt stops the loops and waits for the pulls under way.
+func (p *pulls) halt() {
+	p.stopped.Do(func() { close(p.stop) })
+	p.wg.Wait()
+}
+
 // end stops the loops, adds them to the figures and fails the test for each
 // failed pull.
 func (p *pulls) end(t *testing.T, sum *figures) int {
 	t.Helper()
-	close(p.stop)
-	p.wg.Wait()
+	p.halt()
 	attempted := 0
 	for _, n := range p.done {
 		attempted += n
+	}
+	if p.excuses != nil {
+		t.Logf("pulls excused: %v", p.excused)
 	}
 	sum.pulls += attempted
 	sum.failed += len(p.failures)

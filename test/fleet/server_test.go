@@ -24,10 +24,15 @@ const (
 	httpPort     = "7480"
 )
 
+// ports of a server.
+type ports struct{ registry, grpc, gossip, http string }
+
 // server is trustcast in a namespace of its own, and the operator's command.
 type server struct {
 	net     *network
+	name    string // of its log
 	dataDir string
+	ports   ports
 	proc    *process // nil: stopped
 	started time.Time
 }
@@ -36,10 +41,13 @@ func newServer(n *network) (*server, error) {
 	if err := n.add("server", n.run.addr(serverAddr)); err != nil {
 		return nil, err
 	}
-	return &server{net: n, dataDir: n.run.path("data")}, nil
+	return &server{net: n, name: "server", dataDir: n.run.path("data"), ports: ports{registryPort, grpcPort, gossipPort, httpPort}}, nil
 }
 
 func (s *server) listen(port string) string { return s.net.run.addr(serverAddr) + ":" + port }
+
+// log is the file that has all that the server ever printed.
+func (s *server) log() string { return s.net.run.path(s.name + ".log") }
 
 // start runs the server and waits until it is ready. binary is "trustcast" or
 // "trustcast-faults".
@@ -47,11 +55,11 @@ func (s *server) start(binary string, env []string, args ...string) error {
 	argv := append([]string{
 		"nsenter", "--net=/run/netns/" + s.net.namespace("server"),
 		s.net.run.path("bin", binary), "server", "--data-dir", s.dataDir,
-		"--listen", s.listen(registryPort), "--grpc-listen", s.listen(grpcPort), "--gossip-listen", s.listen(gossipPort),
-		"--http-listen", s.listen(httpPort), "--advertise", "registry.test:" + grpcPort, "--tick", "2s",
+		"--listen", s.listen(s.ports.registry), "--grpc-listen", s.listen(s.ports.grpc), "--gossip-listen", s.listen(s.ports.gossip),
+		"--http-listen", s.listen(s.ports.http), "--advertise", "registry.test:" + s.ports.grpc, "--tick", "2s",
 	}, args...)
 	s.started = time.Now()
-	p, err := s.net.run.start("server", env, argv...)
+	p, err := s.net.run.start(s.name, env, argv...)
 	if err != nil {
 		return err
 	}
@@ -60,7 +68,7 @@ func (s *server) start(binary string, env []string, args ...string) error {
 		if !p.running() {
 			return true, ""
 		}
-		resp, err := http.Get("http://" + s.listen(httpPort) + "/readyz")
+		resp, err := http.Get("http://" + s.listen(s.ports.http) + "/readyz")
 		if err != nil {
 			return false, err.Error()
 		}
@@ -92,6 +100,15 @@ func (s *server) commandInput(stdin string, args ...string) (string, error) {
 	defer cancel()
 	argv := append([]string{s.net.run.path("bin", "trustcast")}, args...)
 	return s.net.run.output(ctx, nil, stdin, append(argv, "--data-dir", s.dataDir)...)
+}
+
+// json runs a command that prints data and reads it into v.
+func (s *server) json(v any, args ...string) error {
+	out, err := s.command(append(args, "-o", "json")...)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal([]byte(out), v)
 }
 
 // status is the part of `trustcast status -o json` that the tests look at.
@@ -152,6 +169,16 @@ func (st status) waitsFor(name string) bool {
 	return false
 }
 
+// why a host is waited for, or "".
+func (st status) why(name string) string {
+	for _, w := range st.Rotation.WaitingFor {
+		if w.Host == name {
+			return w.Reason
+		}
+	}
+	return ""
+}
+
 // number of the last rotation, 0 before the first.
 func (st status) number() int {
 	n, _ := strconv.Atoi(st.Rotation.Number.String())
@@ -172,7 +199,7 @@ func (s *server) wait(bound time.Duration, what string, cond func(status) bool) 
 
 // phaseTime finds when a rotation reached a phase: the time of the log line.
 func (s *server) phaseTime(rotation int, phase string) (time.Time, error) {
-	f, err := os.Open(s.net.run.path("server.log"))
+	f, err := os.Open(s.log())
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -194,7 +221,7 @@ func (s *server) phaseTime(rotation int, phase string) (time.Time, error) {
 
 // blobGets is how many blob GETs the edge has answered well since it started.
 func (s *server) blobGets() (int, error) {
-	resp, err := http.Get("http://" + s.listen(httpPort) + "/metrics")
+	resp, err := http.Get("http://" + s.listen(s.ports.http) + "/metrics")
 	if err != nil {
 		return 0, err
 	}
