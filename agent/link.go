@@ -74,7 +74,7 @@ func (l *link) run(ctx context.Context) error {
 			return nil // whatever the visit ended with, we ended it
 		default:
 		}
-		if errors.Is(err, errRenewalDue) {
+		if errors.Is(err, errRenewalDue) || errors.Is(err, errUnanswered) {
 			continue // the next visit begins with it
 		}
 		if held := l.disconnected(err); held {

@@ -53,6 +53,8 @@ var (
 	errStreamOver = errors.New("the stream is over")
 	// errRenewalDue: the stream is fine, but its identity shall be replaced.
 	errRenewalDue = errors.New("the identity must be renewed")
+	// errUnanswered: a newer state came while a short visit ended.
+	errUnanswered = errors.New("a newer state is to be answered")
 )
 
 // answer is a report, and the revision of the newest offer that it takes into
@@ -142,7 +144,10 @@ func (l *link) send(ctx context.Context, stream syncStream, received <-chan erro
 				return errStreamOver
 			}
 			if short && l.answers(a) {
-				return farewell(stream, received)
+				if err := farewell(stream, received); err != nil || l.answers(a) {
+					return err
+				}
+				return errUnanswered
 			}
 		}
 	}

@@ -175,7 +175,7 @@ func (m *Member) create() error {
 	c.DeadNodeReclaimTime = reclaimAfter
 	c.ProbeInterval = m.cfg.ProbeEvery
 	c.GossipInterval, c.PushPullInterval = m.cfg.ProbeEvery/5, 30*m.cfg.ProbeEvery
-	c.GossipToTheDeadTime = 30 * m.cfg.ProbeEvery
+	c.GossipToTheDeadTime, c.QueueCheckInterval = 30*m.cfg.ProbeEvery, 30*m.cfg.ProbeEvery
 	c.ProbeTimeout = min(c.ProbeTimeout, m.cfg.ProbeEvery/2)
 	c.Delegate, c.Ping = delegate{m}, m.table
 	c.Events, c.Alive, c.Conflict = m.table, m.table, m.table

@@ -258,6 +258,13 @@ func (w *world) fail(format string, args ...any) {
 	w.failed = append(w.failed, fmt.Sprintf(format, args...))
 }
 
+// broke says whether a promise was broken.
+func (w *world) broke() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.failed) > 0
+}
+
 // watchDisks checks the promises now and then until ctx ends: pulls,
 // and S4 on every disk.
 func (w *world) watchDisks(ctx context.Context) {

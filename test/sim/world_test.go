@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -75,6 +76,7 @@ type world struct {
 	server *process
 	token  string
 	watch  *process
+	twins  []*process // clones
 
 	mu     sync.Mutex
 	hosts  map[string]*host
@@ -144,6 +146,8 @@ func simulateAt(t *testing.T, p pace, seed uint64, hosts int, layers agent.Layer
 		// timers of a bubble (golang/go#78156).
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	}
+	// Hundreds of agents in one process: memory is cheaper than collecting it.
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, dir, p, seed)
 		defer w.verdict()
@@ -215,6 +219,9 @@ func (w *world) restartServer() {
 // close ends everything; the bubble's end checks that nothing is left.
 func (w *world) close() {
 	w.watch.end(w.t)
+	for _, twin := range w.twins {
+		twin.end(w.t)
+	}
 	for _, h := range w.hosts {
 		w.leaveAgent(h.name)
 	}
