@@ -85,15 +85,6 @@ func meets(n int) func(*pb.Status) bool {
 	return count(n, func(_ *pb.Status, h *pb.Host) bool { return h.GetConnected() && h.GetGossip() == "ok" })
 }
 
-func hostOf(s *pb.Status, name string) *pb.Host {
-	for _, h := range s.GetHosts() {
-		if h.GetName() == name {
-			return h
-		}
-	}
-	return nil
-}
-
 // spy is a member with nothing but a gossip key.
 type spy struct {
 	*gossip.Member
