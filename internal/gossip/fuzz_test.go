@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -27,13 +29,15 @@ type target struct {
 	sent     uint32 // sequence number of the last ping; above 65535 all are packed alike
 }
 
-func newTarget(f *testing.F) *target {
+func newTarget(f testing.TB) *target {
 	network := NewNetwork(1)
 	attacker := network.Transport(attackerAt)
 	m, err := Start(Config{Name: "fuzzed", Keys: [][]byte{keyA}, Meta: []byte("its own"), Transport: network.Transport(fuzzedAt)})
 	if err != nil {
 		f.Fatal(err)
 	}
+	m.net.pace.SetLimit(rate.Inf) // what is judged here is each message
+	m.net.exchanges.SetLimit(rate.Inf)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
@@ -58,7 +62,7 @@ func FuzzStranger(f *testing.F) {
 		f.Add(sealStream(f, keyB, 1, message), true)
 	}
 	f.Add([]byte{sealedStream, 0xff, 0xff, 0xff, 0xff}, true)
-	f.Add([]byte{labelled, 3, 'a', 'b', 'c', aliveType}, false)
+	f.Add([]byte{labelled, 3, 'a', 'b', 'c', kindAlive}, false)
 	f.Add([]byte{labelled, 255}, true)
 	f.Fuzz(func(t *testing.T, data []byte, stream bool) {
 		if stream {
@@ -86,7 +90,7 @@ func FuzzKeyHolder(f *testing.F) {
 	tg.packet(f, seal(f, keyA, 1, alive("control", 1, nil), nil))
 	tg.settled(f, "control")
 	for _, message := range messages() {
-		if len(message) > 0 && message[0] == pushPullType {
+		if len(message) > 0 && message[0] == kindPushPull {
 			tg.stream(f, sealStream(f, keyA, 1, message), true)
 		}
 	}
@@ -157,7 +161,7 @@ func (tg *target) stream(t testing.TB, data []byte, whole bool) {
 func (tg *target) answers(t testing.TB) {
 	tg.sent++
 	number := tg.sent
-	ping := packed([]byte{pingType}, "SeqNo", number, "Node", "fuzzed")
+	ping := packed([]byte{kindPing}, "SeqNo", number, "Node", "fuzzed")
 	tg.packet(t, seal(t, keyA, 1, ping, nil))
 	patience := time.NewTimer(10 * time.Second)
 	defer patience.Stop()
@@ -184,18 +188,10 @@ func (tg *target) settled(t testing.TB, name string) {
 	}
 }
 
-// The kinds of messages of memberlist's protocol.
+// Kinds of messages that memberlist reads and members do not send.
 const (
-	pingType     = 0
-	indirectType = 1
-	suspectType  = 3
-	aliveType    = 4
-	deadType     = 5
-	pushPullType = 6
-	compoundType = 7
 	userType     = 8
 	compressType = 9
-	sumType      = 12
 	labelled     = 244
 )
 
@@ -203,15 +199,15 @@ const (
 func messages() [][]byte {
 	state := packed(nil, "Name", "streamed", "Addr", []byte{10, 0, 0, 3}, "Port", uint32(7946), "Incarnation", uint32(1), "State", uint32(0), "Vsn", []byte{1, 5, 2, 0, 0, 0})
 	push := func(nodes, user uint32) []byte {
-		return packed([]byte{pushPullType}, "Nodes", nodes, "UserStateLen", user, "Join", true)
+		return packed([]byte{kindPushPull}, "Nodes", nodes, "UserStateLen", user, "Join", true)
 	}
 	return [][]byte{
-		nil, {aliveType}, {compoundType, 1, 0, 0}, {compressType}, {sumType, 0, 0, 0, 0}, {userType, 'x'},
-		packed([]byte{pingType}, "SeqNo", uint32(1), "Node", "fuzzed"),
-		packed([]byte{indirectType}, "SeqNo", uint32(1), "Target", []byte{10, 0, 0, 7}, "Port", uint32(1), "Node", "x", "SourceAddr", []byte{1}, "SourcePort", uint32(1)),
-		packed([]byte{suspectType}, "Incarnation", uint32(1), "Node", "fuzzed", "From", "x"),
-		packed([]byte{deadType}, "Incarnation", uint32(1<<32-1), "Node", "fuzzed", "From", "fuzzed"),
-		packed([]byte{deadType}, "Incarnation", uint32(9), "Node", "control", "From", "x"),
+		nil, {kindAlive}, {kindCompound, 1, 0, 0}, {compressType}, {kindSum, 0, 0, 0, 0}, {userType, 'x'},
+		packed([]byte{kindPing}, "SeqNo", uint32(1), "Node", "fuzzed"),
+		packed([]byte{kindIndirect}, "SeqNo", uint32(1), "Target", []byte{10, 0, 0, 7}, "Port", uint32(1), "Node", "x", "SourceAddr", []byte{1}, "SourcePort", uint32(1)),
+		packed([]byte{kindSuspect}, "Incarnation", uint32(1), "Node", "fuzzed", "From", "x"),
+		packed([]byte{kindDead}, "Incarnation", uint32(1<<32-1), "Node", "fuzzed", "From", "fuzzed"),
+		packed([]byte{kindDead}, "Incarnation", uint32(9), "Node", "control", "From", "x"),
 		alive("joined", 1, []byte("meta")), alive("fuzzed", 1<<32-1, nil), alive("a/b", 1, nil), alive("long", 1, make([]byte, MaxMeta+1)),
 		append(push(1, 0), state...), append(push(2, 5), state...), push(1<<20, 0), push(0, 20<<20), push(1<<31, 1<<31),
 		packed([]byte{compressType}, "Algo", uint32(0), "Buf", []byte{0x80, 0x0b}),
@@ -219,7 +215,7 @@ func messages() [][]byte {
 }
 
 func alive(name string, incarnation uint32, meta []byte) []byte {
-	return packed([]byte{aliveType}, "Incarnation", incarnation, "Node", name, "Addr", []byte{10, 0, 0, 3}, "Port", uint32(7946), "Meta", meta, "Vsn", []byte{1, 5, 2, 0, 0, 0})
+	return packed([]byte{kindAlive}, "Incarnation", incarnation, "Node", name, "Addr", []byte{10, 0, 0, 3}, "Port", uint32(7946), "Meta", meta, "Vsn", []byte{1, 5, 2, 0, 0, 0})
 }
 
 // packed writes a MessagePack map of pairs behind head.

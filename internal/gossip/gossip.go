@@ -27,8 +27,9 @@ import (
 // Shutdown must cut open streams and dials, so that Run can end.
 type Transport = memberlist.NodeAwareTransport
 
-// MaxMeta is the longest metadata of a member in bytes.
-const MaxMeta = memberlist.MetaMaxSize
+// MaxMeta is the longest metadata of a member in bytes: four times a Hint. A
+// table of the longest must fit into one stream.
+const MaxMeta = 64
 
 // Config describes a member.
 type Config struct {
@@ -86,7 +87,7 @@ type Member struct {
 	list    *memberlist.Memberlist
 	ring    *memberlist.Keyring
 	table   *table
-	net     Transport
+	net     *gate
 	address string        // bound
 	dialled string        // what others dial
 	probe   time.Duration // memberlist's ProbeInterval
@@ -116,17 +117,22 @@ func Start(cfg Config) (*Member, error) {
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
 	m := &Member{
-		cfg: cfg, ring: ring, net: cfg.Transport,
+		cfg: cfg, ring: ring,
 		table:  newTable(cfg.Name, cfg.Meta, cfg.Log),
 		rejoin: make(chan struct{}, 1), updating: make(chan struct{}, 1),
 		peers: slices.Clone(cfg.Peers),
 	}
-	if m.net == nil {
+	behind := cfg.Transport
+	if behind == nil {
 		s, err := openSockets(cfg.Listen, cfg.Advertise, cfg.Peers)
 		if err != nil {
 			return nil, err
 		}
-		m.net, m.address = s, s.address()
+		behind, m.address = s, s.address()
+	}
+	m.net, err = newGate(behind, cfg.Keys, func() int { return stateSize * m.table.size() }, cfg.Log)
+	if err != nil {
+		return nil, fmt.Errorf("start gossip: %w", errors.Join(err, behind.Shutdown()))
 	}
 	if err := m.create(); err != nil {
 		return nil, fmt.Errorf("start gossip as %s: %w", cfg.Name, errors.Join(err, m.net.Shutdown()))
@@ -246,7 +252,7 @@ func (m *Member) SetKeys(keys [][]byte) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := replaceRing(m.ring, keys); err != nil {
+	if err := errors.Join(m.net.use(keys), replaceRing(m.ring, keys)); err != nil {
 		return fmt.Errorf("set gossip keys: %w", err)
 	}
 	return nil

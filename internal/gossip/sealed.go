@@ -1,46 +1,54 @@
 package gossip
 
 import (
-	"errors"
-	"net"
+	"crypto/aes"
+	"crypto/cipher"
+	"sync/atomic"
 )
 
-// memberlist panics over two things that only a holder of the key can make: a
-// stream that opens to nothing, and bad padding, which the first version of its
-// encryption has. Both show before they are opened, and no member sends them.
+// How memberlist v0.7.0 seals (security.go, net.go): a version, a nonce, AES-GCM
+// and its tag. A stream's message has a kind and its length before that, which
+// the tag covers.
 const (
-	sealVersion  = 1           // AES-GCM without padding
-	sealOverhead = 1 + 12 + 16 // version, nonce, tag
-	sealedStream = 10          // the kind of message that each stream begins with
-	streamHead   = 1 + 4 + 1   // kind, length, version
+	sealVersion  = 1 // AES-GCM without padding; over the padding of version 0 memberlist panics
+	nonceSize    = 12
+	sealOverhead = 1 + nonceSize + 16 // of a message with nothing in it, over which memberlist panics
+	sealedStream = 10                 // the kind of message that each stream begins with
+	streamHead   = 1 + 4              // kind, length
 )
 
-var errUnsealed = errors.New("gossip stream refused: it does not begin as a member's does")
-
-// wellSealed says whether a packet looks like a member's.
-func wellSealed(packet []byte) bool {
-	return len(packet) > sealOverhead && packet[0] == sealVersion
+// opener opens what members sealed. Its methods are safe for concurrent use.
+type opener struct {
+	keys atomic.Pointer[[]cipher.AEAD]
 }
 
-// sealedConn reads nothing from a stream that does not begin as a member's.
-type sealedConn struct {
-	net.Conn
-	head []byte // what was read of the first streamHead bytes
-}
-
-// Read is used by one goroutine at a time.
-func (c *sealedConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if missing := streamHead - len(c.head); missing > 0 {
-		c.head = append(c.head, p[:min(n, missing)]...)
+// use makes it open with these keys and no others.
+func (o *opener) use(keys [][]byte) error {
+	aeads := make([]cipher.AEAD, len(keys))
+	for i, key := range keys {
+		block, err := aes.NewCipher(key)
+		if err != nil {
+			return err
+		}
+		if aeads[i], err = cipher.NewGCM(block); err != nil {
+			return err
+		}
 	}
-	if len(c.head) == streamHead && !c.begunWell() {
-		return 0, errUnsealed
-	}
-	return n, err
+	o.keys.Store(&aeads)
+	return nil
 }
 
-func (c *sealedConn) begunWell() bool {
-	long := c.head[1] > 0 || c.head[2] > 0 || c.head[3] > 0 || c.head[4] > sealOverhead
-	return c.head[0] == sealedStream && long && c.head[5] == sealVersion
+// open returns the message, in the space of buf if it fits; ok is false for what
+// is sealed with no key of ours, is empty, or was changed.
+func (o *opener) open(buf, sealed, covered []byte) (message []byte, ok bool) {
+	if len(sealed) <= sealOverhead || sealed[0] != sealVersion {
+		return nil, false
+	}
+	nonce, text := sealed[1:1+nonceSize], sealed[1+nonceSize:]
+	for _, aead := range *o.keys.Load() {
+		if message, err := aead.Open(buf[:0], nonce, text, covered); err == nil {
+			return message, true
+		}
+	}
+	return nil, false
 }

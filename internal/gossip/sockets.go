@@ -21,20 +21,16 @@ const (
 	// portTries: a free TCP port may be taken on UDP.
 	portTries = 10
 
-	// maxInbound and maxStream bound what strangers can make us hold: a stream
-	// is read before it is authenticated. 8 MiB carry 20,000 members with
-	// small metadata.
+	// maxInbound bounds the streams that strangers can make us hold.
 	maxInbound = 32
-	maxStream  = 8 << 20
 
-	udpPacket  = 64 << 10 // the largest there is
-	udpBuffer  = 2 << 20  // bursts of a large fleet
+	udpBuffer  = 2 << 20 // bursts of a large fleet
 	acceptWait = 100 * time.Millisecond
 )
 
 // sockets is the Transport over UDP and TCP on one port. It differs from
-// memberlist's own: Shutdown cuts streams and dials, streams are bounded, and a
-// packet does not cost 64 KiB.
+// memberlist's own: Shutdown cuts streams and dials, streams are counted, and a
+// packet does not cost 64 KiB. What they carry is the gate's to judge.
 type sockets struct {
 	tcp       *net.TCPListener
 	udp       *net.UDPConn
@@ -190,11 +186,11 @@ func (s *sockets) accept() {
 }
 
 func (s *sockets) receive() {
-	buf := make([]byte, udpPacket)
+	buf := make([]byte, maxPacket+1) // of longer ones so much that the gate sees it
 	for s.ctx.Err() == nil {
 		n, from, err := s.udp.ReadFromUDPAddrPort(buf)
-		if err != nil || !wellSealed(buf[:n]) {
-			continue // an error of one packet, or of the closed socket; or no member's
+		if err != nil {
+			continue // of one packet, or of the closed socket
 		}
 		p := &memberlist.Packet{
 			Buf:       append([]byte(nil), buf[:n]...),
@@ -208,17 +204,15 @@ func (s *sockets) receive() {
 	}
 }
 
-// stream is a TCP connection that Shutdown cuts and that reads so much and no
-// more.
+// stream is a TCP connection that Shutdown cuts.
 type stream struct {
 	net.Conn
-	left   int // bytes that may still be read
 	once   sync.Once
 	closed func()
 }
 
 func (s *sockets) track(conn net.Conn, release func()) (*stream, error) {
-	st := &stream{Conn: &sealedConn{Conn: conn}, left: maxStream}
+	st := &stream{Conn: conn}
 	st.closed = func() {
 		s.mu.Lock()
 		delete(s.open, st)
@@ -235,16 +229,6 @@ func (s *sockets) track(conn net.Conn, release func()) (*stream, error) {
 		return nil, errors.Join(net.ErrClosed, st.Close())
 	}
 	return st, nil
-}
-
-// Read is used by one goroutine at a time.
-func (st *stream) Read(p []byte) (int, error) {
-	if st.left <= 0 {
-		return 0, fmt.Errorf("gossip stream is longer than %d bytes", maxStream)
-	}
-	n, err := st.Conn.Read(p[:min(len(p), st.left)])
-	st.left -= n
-	return n, err
 }
 
 // Close may be called more than once.

@@ -211,6 +211,13 @@ func (t *table) countAlive() int {
 	return t.alive
 }
 
+// size counts the dead too.
+func (t *table) size() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.entries)
+}
+
 func (t *table) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
