@@ -74,6 +74,7 @@ func (s *site) judgeNew() error {
 		return fmt.Errorf("the users are %v", users.Value)
 	}
 	return errors.Join(
-		s.judgeStatus(st, rec, 0), s.judgeKeys(rec), s.judgeServerFiles(), s.judgeHistory(rec, 0), s.judgeCopies(rec),
+		judgeRecord(rec, rotated(0)), s.judgeStatus(st, rec, rotated(0)), s.judgeKeys(rec), s.judgeServerFiles(),
+		judgeHistory(rec, rotated(0)), s.judgeCopies(rec),
 	)
 }

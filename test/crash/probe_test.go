@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,6 +25,7 @@ const every = 10 * time.Millisecond
 // installed, one host after the other.
 type probe struct {
 	site   *site
+	event  event
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 	good   atomic.Int64
@@ -33,9 +34,9 @@ type probe struct {
 	failures []error // guarded by mu
 }
 
-func (s *site) startProbe() *probe {
+func (s *site) startProbe(e event) *probe {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &probe{site: s, cancel: cancel}
+	p := &probe{site: s, event: e, cancel: cancel}
 	p.done.Go(func() { p.loop(ctx) })
 	s.close = append(s.close, func() { _ = p.stop() })
 	return p
@@ -55,7 +56,10 @@ func (p *probe) loop(ctx context.Context) {
 		case <-pace.C:
 		}
 		epoch := p.site.listening()
-		err := p.site.handshake(ctx, i)
+		seen, err := p.site.handshake(ctx, i)
+		if p.event.want.stolen {
+			p.thief(ctx)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -65,11 +69,21 @@ func (p *probe) loop(ctx context.Context) {
 			}
 			broken = nil
 			p.good.Add(1)
+		case !isBroken(err) && p.event.excused != nil && p.event.excused(p.site, i, seen):
 		case !isBroken(err):
 			p.failed(fmt.Errorf("%s: %w", hostName(i), err))
 		case epoch%2 == 1 && broken == nil:
 			broken, brokenIn = err, epoch
 		}
+	}
+}
+
+// thief is a client that trusts the stolen CA alone: nobody but that CA's own
+// leaf must be able to speak to it.
+func (p *probe) thief(ctx context.Context) {
+	leaf, err := p.site.greet(ctx, p.site.first.root)
+	if err == nil && p.site.alone(leaf, p.site.first.root) != nil {
+		p.failed(fmt.Errorf("a client that trusts the stolen CA alone is served by %q", leaf.Issuer.CommonName))
 	}
 }
 
@@ -100,41 +114,50 @@ func isBroken(err error) bool {
 // handshakeLimit is far above what a loaded machine needs.
 const handshakeLimit = 20 * time.Second
 
-// handshake is what a container engine of a host does first. Beyond that, the
-// leaf must verify without its predecessors against a root that the host has:
-// they would hide a switch that came too early.
-func (s *site) handshake(ctx context.Context, host int) error {
-	ctx, cancel := context.WithTimeout(ctx, handshakeLimit)
-	defer cancel()
-	before, err := s.roots(host)
+// handshake is what a container engine of a host does first, with the roots that
+// it has seen on disk. Beyond that, the leaf must verify without its predecessors
+// against a root that the host has: they would hide a switch that came too early.
+func (s *site) handshake(ctx context.Context, host int) (seen []*x509.Certificate, err error) {
+	if seen, err = s.roots(host); err != nil {
+		return nil, err
+	}
+	leaf, err := s.greet(ctx, seen...)
 	if err != nil {
-		return err
+		return seen, err
 	}
-	pool := x509.NewCertPool()
-	for _, root := range before {
-		pool.AddCert(root)
-	}
-	name, _, err := net.SplitHostPort(s.registry)
-	if err != nil {
-		return err
-	}
-	d := tls.Dialer{Config: &tls.Config{RootCAs: pool, ServerName: name, NextProtos: []string{"http/1.1"}}}
-	conn, err := d.DialContext(ctx, "tcp", s.registry)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }() // only the handshake counts
-	leaf := conn.(*tls.Conn).ConnectionState().PeerCertificates[0]
 	after, err := s.roots(host) // the host may have been given the root meanwhile
 	if err != nil {
-		return err
+		return seen, err
 	}
-	for _, root := range append(before, after...) {
-		if certs.VerifyAlone(leaf, root, name, time.Now()) == nil {
-			return nil
+	for _, root := range append(slices.Clone(seen), after...) {
+		if s.alone(leaf, root) == nil {
+			return seen, nil
 		}
 	}
-	return fmt.Errorf("%q serves, and only the predecessors make up for it: the host has %s", leaf.Issuer.CommonName, subjects(after))
+	return seen, fmt.Errorf("%q serves, and only the predecessors make up for it: the host has %s", leaf.Issuer.CommonName, subjects(after))
+}
+
+// greet shakes hands with the registry as a client that trusts some roots, and
+// returns the leaf that it was shown.
+func (s *site) greet(ctx context.Context, roots ...*x509.Certificate) (leaf *x509.Certificate, err error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeLimit)
+	defer cancel()
+	pool := x509.NewCertPool()
+	for _, root := range roots {
+		pool.AddCert(root)
+	}
+	d := tls.Dialer{Config: &tls.Config{RootCAs: pool, ServerName: s.host, NextProtos: []string{"http/1.1"}}}
+	conn, err := d.DialContext(ctx, "tcp", s.registry)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }() // only the handshake counts
+	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
+}
+
+// alone says why a root does not verify a leaf without predecessors, or nil.
+func (s *site) alone(leaf, root *x509.Certificate) error {
+	return certs.VerifyAlone(leaf, root, s.host, time.Now())
 }
 
 // roots reads what is installed on a host.

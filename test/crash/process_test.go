@@ -72,6 +72,12 @@ func (p *process) kill() {
 	<-p.done
 }
 
+// pause stops the whole group; it keeps its connections and says nothing.
+func (p *process) pause() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGSTOP) }
+
+// goOn ends a pause; without one it does nothing.
+func (p *process) goOn() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT) }
+
 // terminate asks the whole group to end and waits for it.
 func (p *process) terminate() error {
 	if err := syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM); err != nil {

@@ -1,155 +1,191 @@
 package crash
 
 import (
-	"fmt"
+	"crypto/x509"
+	"encoding/json"
+	"os"
+	"slices"
 	"testing"
+	"time"
 
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
-// Fewest points of a rotation. The server: two keys made and destroyed (6 + 4
-// points), the record four times (12), its copies in certs/. An agent: what it
-// trusts four times (12), what it installs twice (6).
-const (
-	leastServer = 30
-	leastAgent  = 18
-)
+// rotation is the plain one. The server has at least: two keys made and destroyed
+// (6 + 4 points), the record four times (12), its copies in certs/. An agent: what
+// it trusts four times (12), what it installs twice (6).
+var rotation = event{
+	name:     "rotation",
+	least:    map[whom]int{inServer: 30, inAgent: 18},
+	command:  []string{"ca", "rotate"},
+	recorded: inHistory("rotate"),
+	want:     rotated(1),
+}
+
+// others are what else may happen to the CAs and to the gossip key.
+var others = []event{
+	{
+		// As a rotation, and the token (3), the ring four times (12), each with
+		// its revision of the record (12); agents hear of each (12).
+		name:     "theft",
+		least:    map[whom]int{inServer: 45, inAgent: 24},
+		command:  []string{"ca", "rotate", "--compromised", "--yes"},
+		recorded: inHistory("compromise"),
+		excused:  readTooEarly,
+		want: outcome{
+			number: 1, generation: 3, reach: 2, stolen: true, rolled: true,
+			history: []string{"created 1", "compromise 2", "switch 2", "retire 3", "done 3"},
+		},
+	},
+	{
+		// The record three times (9), two keys destroyed (4).
+		name:     "rollback",
+		least:    map[whom]int{inServer: 13, inAgent: 9},
+		tick:     heldTick,
+		prepare:  holdSwitched,
+		command:  []string{"ca", "rollback"},
+		recorded: inHistory("rollback"),
+		release:  goOn,
+		want: outcome{
+			number: 1, generation: 3, reach: 1,
+			history: []string{"created 1", "rotate 2", "switch 2", "rollback 2", "rollback 3", "done 3"},
+		},
+	},
+	{
+		// As a rotation, and two keys more are destroyed (4).
+		name:     "replace",
+		least:    map[whom]int{inServer: 34, inAgent: 18},
+		tick:     heldTick,
+		prepare:  holdStaged,
+		command:  []string{"ca", "rotate", "--replace"},
+		recorded: inHistory("replace"),
+		release:  goOn,
+		want: outcome{
+			number: 2, generation: 4, reach: 1, predecessors: 1,
+			history: []string{"created 1", "rotate 2", "replace 3", "switch 3", "retire 4", "done 4"},
+		},
+	},
+	{
+		// The ring four times (12), each with a revision of the record (12).
+		name:     "roll",
+		least:    map[whom]int{inServer: 24, inAgent: 12},
+		command:  []string{"fleet", "roll-gossip-key"},
+		recorded: ringRolls,
+		want:     outcome{generation: 1, reach: 1, rolled: true, history: []string{"created 1"}},
+	},
+	{
+		// The server's record (3) and a revision (3); the agent's identity (3).
+		name:     "reissue",
+		least:    map[whom]int{inServer: 6, inAgent: 3},
+		prepare:  ageControlCA,
+		recorded: func(*site) bool { return false }, // it comes by itself, again if need be
+		want:     outcome{generation: 1, reach: 1, reissued: true, history: []string{"created 1"}},
+	},
+}
 
 // TestServerRotation kills the server at each durable write of a rotation.
-func TestServerRotation(t *testing.T) {
-	series{least: leastServer, find: findIn(inServer), strike: strikeIn(inServer)}.run(t)
-}
+func TestServerRotation(t *testing.T) { strikeAll(t, inServer, rotation) }
 
 // TestAgentRotation kills an agent at each durable write of a rotation.
-func TestAgentRotation(t *testing.T) {
-	series{least: leastAgent, find: findIn(inAgent), strike: strikeIn(inAgent)}.run(t)
+func TestAgentRotation(t *testing.T) { strikeAll(t, inAgent, rotation) }
+
+// TestServerEvents kills the server at durable writes of what else may happen.
+func TestServerEvents(t *testing.T) { strikeOthers(t, inServer) }
+
+// TestAgentEvents does the same to an agent.
+func TestAgentEvents(t *testing.T) { strikeOthers(t, inAgent) }
+
+func strikeAll(t *testing.T, w whom, e event) {
+	series{least: e.least[w], find: findIn(w, e), strike: strikeIn(w, e)}.run(t)
 }
 
-// whom says which program crashes.
-type whom int
-
-const (
-	inServer whom = iota
-	inAgent
-)
-
-// findIn returns the points that a program passes from `ca rotate` until idle.
-func findIn(w whom) func(*testing.T, string) []string {
-	return func(t *testing.T, log string) []string {
-		c := crash{log: log}
-		s := newSite(t, crashing)
-		s.open(w, c)
-		before := len(c.passed())
-		p := s.startProbe()
-		_, err := s.trustcast("ca", "rotate")
-		must(t, err)
-		s.finish(p)
-		must(t, c.quiet(s.victim(w)))
-		points := c.passed()[before:]
-		s.stop()
-		return points
+func strikeOthers(t *testing.T, w whom) {
+	for _, e := range others {
+		t.Run(e.name, func(t *testing.T) {
+			t.Parallel()
+			series{least: e.least[w], sampled: true, find: findIn(w, e), strike: strikeIn(w, e)}.run(t)
+		})
 	}
 }
 
-// strikeIn runs the scenario with a crash.
-func strikeIn(w whom) func(*testing.T, crash) bool {
-	return func(t *testing.T, c crash) (reached bool) {
-		s := newSite(t, crashing)
-		s.open(w, c)
-		p := s.startProbe()
-		_, failed := s.trustcast("ca", "rotate")
-		if !s.awaitCrash(w, c) {
-			s.finish(p)
-			s.stop()
-			return false
-		}
-		must(t, c.struck(s.victim(w)))
-		if w == inAgent {
-			must(t, failed)
-			s.startAgent(0, crash{})
-		} else {
-			s.resume(failed)
-		}
-		s.finish(p)
-		s.stop()
-		return true
+// inHistory: the authority's record has an event.
+func inHistory(name string) func(*site) bool {
+	return func(s *site) bool {
+		rec, err := s.authority()
+		must(s.t, err)
+		return slices.ContainsFunc(rec.Value.History, func(e entry) bool { return e.Event == name })
 	}
 }
 
-// open makes a registry with two trusted hosts; one of the programs will crash.
-func (s *site) open(w whom, c crash) {
+// ringRolls: the gossip ring is not the first one any more.
+func ringRolls(s *site) bool {
+	rec, err := s.control()
+	must(s.t, err)
+	return rec.Value.Version > 0
+}
+
+// holdStaged begins a rotation that waits for the second host.
+func holdStaged(s *site) {
+	must(s.t, s.agents[1].pause())
+	_, err := s.trustcast("ca", "rotate")
+	must(s.t, err)
+	s.awaitHeld("staged", 1)
+}
+
+// holdSwitched begins a rotation that switches, and then waits for the second
+// host. Each host is stopped once it has said what the switch needs and before it
+// can say more.
+func holdSwitched(s *site) {
+	must(s.t, s.agents[0].pause())
+	_, err := s.trustcast("ca", "rotate")
+	must(s.t, err)
+	s.awaitHeld("staged", 0)
+	must(s.t, s.agents[1].pause())
+	must(s.t, s.agents[0].goOn())
+	s.awaitHeld("switched", 1)
+}
+
+// awaitHeld waits until a rotation waits for one host and for nobody else.
+func (s *site) awaitHeld(phase string, host int) {
 	s.t.Helper()
-	of := map[whom]crash{w: c}
-	_, err := s.trustcast(s.initArgs()...)
-	must(s.t, err)
-	if !s.startServer(of[inServer]) {
-		s.t.Fatalf("the server crashed before it served:\n%s", s.server.out)
-	}
-	s.newToken()
-	s.startAgent(0, of[inAgent])
-	for i := 1; i < agents; i++ {
-		s.startAgent(i, crash{})
-	}
-	_, err = s.await("all hosts trusted", func(st *pb.Status) bool { return s.agents[0].ended() || settled(1)(st) })
+	_, err := s.await("held at "+phase, func(st *pb.Status) bool {
+		w := st.GetRotation().GetWaitingFor()
+		held := st.GetRotation().GetPhase() == phase && len(w) == 1 && w[0].GetHost() == hostName(host)
+		return held || s.agents[0].ended()
+	})
 	must(s.t, err)
 }
 
-func (s *site) victim(w whom) *process {
-	if w == inServer {
-		return s.server
-	}
-	return s.agents[0]
+func goOn(s *site) { must(s.t, s.agents[1].goOn()) }
+
+// excuse says whether a client of a host may fail that has seen some roots.
+type excuse func(s *site, host int, seen []*x509.Certificate) bool
+
+// readTooEarly: the host got the new CA after this client had read the file, and
+// with a stolen key no predecessor makes up for that.
+func readTooEarly(s *site, host int, seen []*x509.Certificate) bool {
+	now, err := s.roots(host)
+	return err == nil && !slices.EqualFunc(now, seen, (*x509.Certificate).Equal)
 }
 
-// awaitCrash waits until the program has crashed, or the rotation has ended
-// without that.
-func (s *site) awaitCrash(w whom, c crash) bool {
-	p := s.victim(w)
-	must(s.t, until("the crash", func() (bool, string) {
-		if p.ended() {
-			return true, ""
-		}
-		st, err := s.status()
-		return err == nil && settled(3)(st), fmt.Sprint(st, err)
-	}))
-	must(s.t, c.quiet(p))
-	return p.ended()
-}
+// age is more than a control CA reaches: it is re-issued at half of its life, ten
+// years, and a spread.
+const age = 20
 
-// resume starts the server again. A rotation that was not recorded has left
-// nothing half done, and its command has failed: it is started again. One that
-// was recorded goes on by itself, whatever the command heard.
-func (s *site) resume(failed error) {
-	s.t.Helper()
-	rec, err := s.authority()
+// ageControlCA stops the server and makes its control CA so old that it is due
+// from the next start on.
+func ageControlCA(s *site) {
+	must(s.t, s.server.terminate())
+	var file map[string]json.RawMessage
+	must(s.t, readJSON(s.record("control"), &file))
+	var value map[string]json.RawMessage
+	must(s.t, json.Unmarshal(file["value"], &value))
+	var err error
+	value["ca_made"], err = json.Marshal(time.Now().AddDate(-age, 0, 0))
 	must(s.t, err)
-	recorded := rec.Value.Rotation.Number > 0
-	if !s.startServer(crash{}) {
-		s.t.Fatalf("the server does not start again:\n%s", s.server.out)
-	}
-	if recorded {
-		return
-	}
-	if failed == nil {
-		s.t.Fatal("`ca rotate` said that a rotation has started, but none was recorded")
-	}
-	st, err := s.status()
+	file["value"], err = json.Marshal(value)
 	must(s.t, err)
-	if st.GetRotation().GetPhase() != "idle" || st.GetGeneration() != 1 {
-		s.t.Fatalf("nothing was recorded, but the status is %v", st)
-	}
-	must(s.t, s.judgeKeys(rec))
-	_, err = s.trustcast("ca", "rotate")
+	data, err := json.Marshal(file)
 	must(s.t, err)
-}
-
-// finish waits for the end of the rotation and judges everything.
-func (s *site) finish(p *probe) {
-	s.t.Helper()
-	_, err := s.await("the rotation has ended", settled(3))
-	must(s.t, err)
-	good := p.good.Load()
-	must(s.t, until("handshakes go on", func() (bool, string) { return p.good.Load() >= good+2*agents, "none" }))
-	must(s.t, p.stop())
-	must(s.t, s.awaitGood(1))
+	must(s.t, os.WriteFile(s.record("control"), data, 0o600))
 }

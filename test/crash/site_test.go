@@ -26,6 +26,9 @@ const agents = 2
 const (
 	usualTick = "500ms"
 	slowTick  = "30s"
+	// heldTick is for hosts that are stopped: what they have said must not go
+	// stale before a loaded machine has come to the next step (two ticks).
+	heldTick = "5s"
 )
 
 // site is one registry with its hosts on this machine: directories, addresses,
@@ -42,6 +45,7 @@ type site struct {
 	// tracer is put in front of a program's command line, by the program's name.
 	tracer func(name string) []string
 
+	first  beginning
 	server *process
 	agents [agents]*process
 	admin  pb.AdminServiceClient

@@ -22,11 +22,11 @@ func storm(t *testing.T, w whom, first string) {
 	s := newSite(t, crashing)
 	c := crash{at: first, log: filepath.Join(scratch(t), "points-0")}
 	s.open(w, c)
-	p := s.startProbe()
+	p := s.startProbe(rotation)
 	_, err := s.trustcast("ca", "rotate")
 	must(t, err) // both points come after the record
 	crashes := 0
-	for ; s.awaitCrash(w, c); crashes++ {
+	for ; s.awaitCrash(w, rotation, c); crashes++ {
 		must(t, c.struck(s.victim(w)))
 		n := strconv.Itoa(crashes + 1)
 		c = crash{at: n, log: filepath.Join(scratch(t), "points-"+n)}
@@ -36,7 +36,7 @@ func storm(t *testing.T, w whom, first string) {
 			s.startServer(c) // whether it comes to serve, awaitCrash sees
 		}
 	}
-	s.finish(p)
+	s.finish(rotation, p)
 	s.stop()
 	t.Logf("%s: %d crashes in a row", t.Name(), crashes)
 	if crashes < leastStorm {

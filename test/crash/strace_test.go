@@ -37,7 +37,7 @@ func TestDurableOrder(t *testing.T) {
 	must(t, err)
 	_, err = s.await("the rotation has ended", settled(3))
 	must(t, err)
-	must(t, s.awaitGood(1))
+	must(t, s.awaitGood(rotated(1)))
 	for _, p := range append(s.agents[:], s.server) {
 		must(t, p.terminate())
 	}

@@ -9,37 +9,77 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/trustcast/trustcast/certs"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
+// outcome is what a site must be after an event.
+type outcome struct {
+	number, generation uint64
+	predecessors       int
+	// reach is the oldest generation with which a host verifies what is served.
+	reach uint64
+	// history has each event with its generation, but for those of gossip.
+	history []string
+	// stolen: nothing counts that the first CA signed, tokens included.
+	stolen bool
+	// rolled: gossip has another key. reissued: the control CA has another
+	// certificate.
+	rolled, reissued bool
+}
+
+// rotated is the outcome of some rotations that ended well.
+func rotated(n int) outcome {
+	want := outcome{number: uint64(n), generation: uint64(1 + 2*n), predecessors: n, reach: 1, history: []string{"created 1"}} //nolint:gosec // a small count
+	for i := range n {
+		g := 1 + 2*i
+		want.history = append(want.history, fmt.Sprint("rotate ", g+1), fmt.Sprint("switch ", g+1), fmt.Sprint("retire ", g+2), fmt.Sprint("done ", g+2))
+	}
+	return want
+}
+
 // authorityRecord is the part of the authority's record that is judged here.
 type authorityRecord struct {
 	Value struct {
 		Rotation struct {
-			Phase      string
-			Number     uint64
-			Generation uint64
+			Phase                 string
+			Number, Generation    uint64
+			Rollback, Compromised bool
+			Restored              bool
+			Active, Other         uint64
+			Bundle                []uint64
+			Chain                 []linkName
+			OtherChain            []linkName `json:"other_chain"`
+			Reach                 uint64
+			OtherReach            uint64 `json:"other_reach"`
+			Skipped, Uncover      []string
 		}
 		CAs []struct {
+			ID   uint64
 			Cert []byte
 			Key  string
 		}
-		Leaves  []struct{ Key string }
-		History []struct {
-			Time       string
-			Generation uint64
-			Event      string
+		Links []struct {
+			linkName
+			Cert []byte
+			Ends time.Time
 		}
+		Leaves []struct {
+			CA  uint64
+			Key string
+		}
+		History []entry
 	}
 }
 
-type controlRecord struct {
-	Value struct {
-		CAKey     string `json:"ca_key"`
-		ServerKey string `json:"server_key"`
-	}
+type linkName struct{ CA, By, Generation uint64 }
+
+type entry struct {
+	Time       string
+	Generation uint64
+	Event      string
 }
 
 func readJSON(path string, into any) error {
@@ -55,50 +95,84 @@ func (s *site) authority() (rec authorityRecord, err error) {
 	return rec, err
 }
 
-// awaitGood waits until a site is all that it must be after some rotations that
-// have ended well: a program that runs may be in the middle of a write.
-func (s *site) awaitGood(rotations int) error {
+// awaitGood waits until a site is all that it must be after an event: a program
+// that runs may be in the middle of a write.
+func (s *site) awaitGood(want outcome) error {
 	return untilIn(soon, "everything is in its place", func() (bool, string) {
 		st, err := s.status()
 		if err == nil {
-			err = s.judge(st, rotations)
+			err = s.judge(st, want)
 		}
 		return err == nil, fmt.Sprint(err)
 	})
 }
 
-func (s *site) judge(st *pb.Status, rotations int) error {
+func (s *site) judge(st *pb.Status, want outcome) error {
 	rec, err := s.authority()
 	if err != nil {
 		return err
 	}
 	return errors.Join(
-		s.judgeStatus(st, rec, rotations), s.judgeKeys(rec), s.judgeServerFiles(), s.judgeHistory(rec, rotations),
-		s.judgeHosts(st), s.judgeCopies(rec),
+		judgeRecord(rec, want), s.judgeStatus(st, rec, want), s.judgeKeys(rec), s.judgeServerFiles(), judgeHistory(rec, want),
+		s.judgeHosts(st), s.judgeFleet(st, want), s.judgeCopies(rec), s.judgeFirst(want), s.judgeTokens(want), s.judgeControl(want),
 	)
 }
 
-// judgeStatus: what the server says is what its disk says.
-func (s *site) judgeStatus(st *pb.Status, rec authorityRecord, rotations int) error {
-	generation := uint64(1 + 2*rotations) //nolint:gosec // a small count
+// judgeRecord: nothing is under way and nothing is left of what was.
+func judgeRecord(rec authorityRecord, want outcome) error {
 	r := rec.Value.Rotation
-	if r.Phase != "idle" || r.Number != uint64(rotations) || r.Generation != generation || len(rec.Value.CAs) != 1 { //nolint:gosec // a small count
-		return fmt.Errorf("the record is %+v with %d CAs after %d rotations", r, len(rec.Value.CAs), rotations)
+	if r.Phase != "idle" || r.Number != want.number || r.Generation != want.generation || r.Reach != want.reach || len(rec.Value.CAs) != 1 {
+		return fmt.Errorf("the record is %+v with %d CAs, want %+v", r, len(rec.Value.CAs), want)
 	}
+	if r.Rollback || r.Compromised || r.Restored || r.Other+r.OtherReach != 0 || len(r.OtherChain)+len(r.Skipped)+len(r.Uncover) != 0 {
+		return fmt.Errorf("the record is idle, and something is left in it: %+v", r)
+	}
+	if !slices.Equal(r.Bundle, []uint64{r.Active}) || rec.Value.CAs[0].ID != r.Active {
+		return fmt.Errorf("CA %d is active, the bundle is %v, the record has CA %d", r.Active, r.Bundle, rec.Value.CAs[0].ID)
+	}
+	for _, leaf := range rec.Value.Leaves {
+		if leaf.CA != r.Active {
+			return fmt.Errorf("CA %d is active, and there is a leaf of CA %d", r.Active, leaf.CA)
+		}
+	}
+	return judgeLinks(rec, want)
+}
+
+// judgeLinks: there are exactly the predecessors that are served, each as long as
+// its certificate lives.
+func judgeLinks(rec authorityRecord, want outcome) error {
+	chain, links := rec.Value.Rotation.Chain, rec.Value.Links
+	if len(chain) != want.predecessors || len(links) != want.predecessors {
+		return fmt.Errorf("%d links are served and %d are on record, want %d", len(chain), len(links), want.predecessors)
+	}
+	for i, l := range links {
+		cert, err := certs.ParseCertificate(l.Cert)
+		if err != nil {
+			return err
+		}
+		if l.linkName != chain[i] || l.Generation == 0 || !l.Ends.Equal(cert.NotAfter) {
+			return fmt.Errorf("link %d is %+v and ends %s, served is %+v, its certificate ends %s", i, l.linkName, l.Ends, chain[i], cert.NotAfter)
+		}
+	}
+	return nil
+}
+
+// judgeStatus: what the server says is what its disk says.
+func (s *site) judgeStatus(st *pb.Status, rec authorityRecord, want outcome) error {
 	root, err := certs.ParseCertificate(rec.Value.CAs[0].Cert)
 	if err != nil {
 		return err
 	}
-	want := string(certs.FingerprintOf(root))
-	if st.GetFingerprint() != want || st.GetServing().GetIssuerFingerprint() != want {
-		return fmt.Errorf("status has %.12s served by %.12s, on disk is %.12s", st.GetFingerprint(), st.GetServing().GetIssuerFingerprint(), want)
+	print := string(certs.FingerprintOf(root))
+	if st.GetFingerprint() != print || st.GetServing().GetIssuerFingerprint() != print {
+		return fmt.Errorf("status has %.12s served by %.12s, on disk is %.12s", st.GetFingerprint(), st.GetServing().GetIssuerFingerprint(), print)
 	}
-	if n := int(st.GetServing().GetPredecessors()); n != rotations {
-		return fmt.Errorf("%d predecessors are served after %d rotations", n, rotations)
+	if n := int(st.GetServing().GetPredecessors()); n != want.predecessors {
+		return fmt.Errorf("%d predecessors are served, want %d", n, want.predecessors)
 	}
 	for _, h := range st.GetHosts() {
-		if h.GetFingerprint() != want {
-			return fmt.Errorf("%s has reported %.12s, wanted is %.12s", h.GetName(), h.GetFingerprint(), want)
+		if h.GetFingerprint() != print {
+			return fmt.Errorf("%s has reported %.12s, wanted is %.12s", h.GetName(), h.GetFingerprint(), print)
 		}
 	}
 	return nil
@@ -106,13 +180,15 @@ func (s *site) judgeStatus(st *pb.Status, rec authorityRecord, rotations int) er
 
 // judgeKeys: there are exactly the keys that the records name.
 func (s *site) judgeKeys(rec authorityRecord) error {
-	var control controlRecord
-	if err := readJSON(s.record("control"), &control); err != nil {
+	control, err := s.control()
+	if err != nil {
 		return err
 	}
 	want := []string{control.Value.CAKey + ".key", control.Value.ServerKey + ".key"}
 	for _, ca := range rec.Value.CAs {
-		want = append(want, ca.Key+".key")
+		if ca.Key != "" { // else only its certificate is left
+			want = append(want, ca.Key+".key")
+		}
 	}
 	for _, leaf := range rec.Value.Leaves {
 		want = append(want, leaf.Key+".key")
@@ -128,24 +204,24 @@ func (s *site) judgeServerFiles() error {
 	)
 }
 
-// judgeHistory: each step of each rotation happened once, in its order.
-func (s *site) judgeHistory(rec authorityRecord, rotations int) error {
-	want := []string{"created 1"}
-	for i := range rotations {
-		g := 1 + 2*i
-		want = append(want, fmt.Sprint("rotate ", g+1), fmt.Sprint("switch ", g+1), fmt.Sprint("retire ", g+2), fmt.Sprint("done ", g+2))
-	}
+// judgeHistory: each step happened once, in its order. Of the gossip key it has
+// lines iff that was replaced; a crash may repeat them.
+func judgeHistory(rec authorityRecord, want outcome) error {
 	var got []string
-	last := ""
+	last, rolled := "", false
 	for _, e := range rec.Value.History {
-		got = append(got, fmt.Sprint(e.Event, " ", e.Generation))
 		if e.Time[:19] < last {
 			return fmt.Errorf("the history goes back in time: %s after %s", e.Time, last)
 		}
 		last = e.Time[:19] // to the second: fractions have no fixed length
+		if e.Event == "gossip" {
+			rolled = true
+			continue
+		}
+		got = append(got, fmt.Sprint(e.Event, " ", e.Generation))
 	}
-	if !slices.Equal(got, want) {
-		return fmt.Errorf("the history is %v, want %v", got, want)
+	if !slices.Equal(got, want.history) || rolled != want.rolled {
+		return fmt.Errorf("the history is %v, want %v; a new gossip key: %v, want %v", got, want.history, rolled, want.rolled)
 	}
 	return nil
 }
