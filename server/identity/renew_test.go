@@ -179,3 +179,36 @@ func TestClockThatWasAhead(t *testing.T) {
 		t.Errorf("the server's identity is good from %s to %s", leaf.NotBefore, leaf.NotAfter)
 	}
 }
+
+// TestFirstUseReplacesTheKey: a renewed key counts beside the one before it until
+// it is used, and alone from then on, also after a restart.
+func TestFirstUseReplacesTheKey(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	d := newDirectory(t, start, Config{Log: slog.New(slog.DiscardHandler)})
+	old := joined(t, d.open(), "web-1", start)
+	i := d.open()
+	key := newKey(t)
+	der, err := i.Renew(old.id, newCSR(t, key), start.Add(hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := member{id: old.id, key: key}
+	if next.cert, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	now := start.Add(2 * hour)
+	if err := old.is(d.open(), now); err != nil {
+		t.Fatalf("the reply may be lost, and the old key is refused: %v", err)
+	}
+	if err := next.is(d.open(), now); err != nil {
+		t.Fatalf("the new key: %v", err)
+	}
+	i = d.open()
+	if err := old.is(i, now); !errors.Is(err, ErrUnknown) {
+		t.Errorf("the old key after the first use of the new one: %v", err)
+	}
+	if err := next.is(i, now); err != nil {
+		t.Errorf("the new key once more: %v", err)
+	}
+}

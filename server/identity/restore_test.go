@@ -120,3 +120,34 @@ func TestRestoreAdopts(t *testing.T) {
 		}
 	}
 }
+
+// TestRemovedAfterARestoreStaysOut: whom the operator removes when reviewing a
+// restored fleet does not come back with a key of after the backup.
+func TestRemovedAfterARestoreStaysOut(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	d := newDirectory(t, start, Config{Log: slog.New(slog.DiscardHandler)})
+	i := d.open()
+	kept, removed := joined(t, i, "web-1", start), joined(t, i, "web-2", start)
+	backup := t.TempDir()
+	if err := os.CopyFS(backup, os.DirFS(d.dir)); err != nil {
+		t.Fatal(err)
+	}
+	later := start.Add(24 * time.Hour)
+	kept, removed = kept.renewed(t, i, later), removed.renewed(t, i, later)
+	d.dir = backup
+	d.reopen()
+	if err := Restore(d.cfg.Records, start.Add(time.Hour), later); err != nil {
+		t.Fatal(err)
+	}
+	i = d.open()
+	if _, err := i.Remove("web-2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := removed.is(i, later); !errors.Is(err, ErrRemoved) {
+		t.Errorf("removed: %v", err)
+	}
+	if err := kept.is(i, later); err != nil {
+		t.Errorf("not removed: %v", err)
+	}
+}

@@ -41,6 +41,7 @@ func TestRingRolls(t *testing.T) {
 		{"rolled", func(r Ring) Ring { return r.Roll(key('b'), now) }, "1 installing a,b"},
 		{"not acknowledged", func(r Ring) Ring { return r.Advance(false, patience, now.Add(patience-1)) }, "1 installing a,b"},
 		{"acknowledged", func(r Ring) Ring { return r.Advance(true, patience, now) }, "2 using b,a"},
+		{"not acknowledged yet", func(r Ring) Ring { return r.Advance(false, patience, now.Add(patience-1)) }, "2 using b,a"},
 		{"rolled meanwhile", func(r Ring) Ring { return r.Roll(key('c'), now) }, "2 using b,a again"},
 		{"its time is up", func(r Ring) Ring { return r.Advance(false, patience, now.Add(patience)) }, "3 removing b again"},
 		{"the time counts from each step", func(r Ring) Ring { return r.Advance(false, patience, now.Add(patience)) }, "3 removing b again"},

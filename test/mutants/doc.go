@@ -1,0 +1,8 @@
+// Package mutants tests the tests: each testdata/NAME.mutant breaks one promise
+// in the program's source, as a `go test -overlay` that leaves the tree alone,
+// and names the tests that must fail over it.
+//
+// A mutant that compiles and fails no test, does not compile, or no longer
+// applies to the source is an error. Those marked `prove` need a slow test and
+// run only with TRUSTCAST_PROVE set.
+package mutants
