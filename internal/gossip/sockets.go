@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"golang.org/x/time/rate"
 )
 
 // ErrListen says that the address to listen on cannot be had, mostly because
@@ -27,8 +28,16 @@ const (
 	maxInbound = 32
 	maxStream  = 8 << 20
 
-	udpPacket  = 64 << 10 // the largest there is
-	udpBuffer  = 2 << 20  // bursts of a large fleet
+	udpPacket = 64 << 10 // the largest there is
+	udpBuffer = 2 << 20  // bursts of a large fleet
+
+	// packetPace a second, after a burst, bounds what a flood costs: each packet
+	// is decrypted, and whoever holds the key has them handled too. A member
+	// gets some thirty a second, whatever the size of the fleet. The kernel drops
+	// what is not read in time.
+	packetPace  = 2000
+	packetBurst = 4000
+
 	acceptWait = 100 * time.Millisecond
 )
 
@@ -191,7 +200,8 @@ func (s *sockets) accept() {
 
 func (s *sockets) receive() {
 	buf := make([]byte, udpPacket)
-	for s.ctx.Err() == nil {
+	pace := rate.NewLimiter(packetPace, packetBurst)
+	for pace.Wait(s.ctx) == nil {
 		n, from, err := s.udp.ReadFromUDPAddrPort(buf)
 		if err != nil || n == 0 {
 			continue // an error of one packet, or of the closed socket

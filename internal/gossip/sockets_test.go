@@ -149,3 +149,51 @@ func TestRunCutsAJoin(t *testing.T) {
 		t.Logf("the join was cut: %v", err)
 	}
 }
+
+// A flood is read at a pace, and the rest is left to the kernel.
+func TestPacketsComeAtAPace(t *testing.T) {
+	t.Parallel()
+	s, err := openSockets("127.0.0.1:0", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("udp", s.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	read := make(chan int)
+	done := make(chan struct{})
+	go func() {
+		n := 0
+		for {
+			select {
+			case <-s.PacketCh():
+				n++
+			case <-done:
+				read <- n
+				return
+			}
+		}
+	}()
+	begin := time.Now()
+	packet := append([]byte{1}, make([]byte, 63)...)
+	const flood = 20 * packetBurst
+	for range flood {
+		if _, err := conn.Write(packet); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(done)
+	n := <-read
+	took := time.Since(begin)
+	if most := packetBurst + 1 + int(took.Seconds()*packetPace); n > most {
+		t.Errorf("%d of %d packets were read within %v, want at most %d", n, flood, took, most)
+	}
+	if n < packetBurst/2 {
+		t.Errorf("only %d packets were read: the burst was not let through", n)
+	}
+	if err := s.Shutdown(); err != nil {
+		t.Error(err)
+	}
+}
