@@ -24,13 +24,14 @@ import (
 const (
 	// lanes are registries side by side: dates of certificates have whole
 	// seconds, so that one alone would take most of an hour.
-	lanes         = 8
+	lanes         = 10
+	goClients     = 4
 	wantRenewals  = 1000
 	wantRotations = 100
-	// shortLife is cut to the second below: three to four seconds are left, and
-	// a leaf is renewed after two thirds of them; a second is then left for a
-	// busy machine.
-	shortLife = "4s"
+	// shortLife is cut to the second below: four to five seconds are left, and a
+	// leaf is renewed after two thirds of them; more than a second is then left
+	// for a busy machine.
+	shortLife = "5s"
 	shortTick = "1s"
 	// goPulls and dockerPulls are after how many pulls a client's own password
 	// changes.
@@ -110,7 +111,9 @@ func (f *fleet) newLane(t *testing.T, i int) *lane {
 	})
 	must(t, l.server.start("trustcast", nil, "--leaf-life", shortLife, "--tick", shortTick))
 	must(t, l.setPassword("engine", password))
-	must(t, l.setPassword("go", password))
+	for i := range goClients {
+		must(t, l.setPassword(l.goUser(i), password))
+	}
 	return l
 }
 
@@ -150,7 +153,7 @@ func (l *lane) join(t *testing.T, h *host) {
 	client, err := l.client(h, nil)
 	must(t, err)
 	defer client.CloseIdleConnections()
-	must(t, remote.Write(ref, img, remote.WithTransport(client), remote.WithAuth(&authn.Basic{Username: "go", Password: password})))
+	must(t, remote.Write(ref, img, remote.WithTransport(client), remote.WithAuth(&authn.Basic{Username: "engine", Password: password})))
 }
 
 func (l *lane) image() string { return l.domain + "/app:v1" }
@@ -168,8 +171,8 @@ func (l *lane) client(h *host, seen func(tls.ConnectionState) error) (*http.Tran
 func (r *renewals) play(t *testing.T) {
 	r.wg.Go(r.pullWithDocker)
 	r.wg.Go(r.changeGuests)
-	for _, l := range r.lanes {
-		r.wg.Go(func() { r.pullWithGo(l) })
+	for i := range goClients {
+		r.wg.Go(func() { r.pullWithGo(i) })
 	}
 	deadline := time.Now().Add(renewalsBound)
 	var drivers sync.WaitGroup
@@ -241,10 +244,10 @@ func (r *renewals) fail(who string, err error) {
 	r.failures = append(r.failures, fmt.Sprintf("%s %s: %v", time.Now().UTC().Format(time.RFC3339Nano), who, err))
 }
 
-// did counts something that succeeded, or keeps why it did not.
-func (r *renewals) did(what, where string, err error) {
+// did counts something, and keeps why it failed and what the lane had just done.
+func (r *renewals) did(what string, l *lane, err error) {
 	if err != nil {
-		r.fail(what+" at "+where, err)
+		r.fail(what+" at "+l.domain, fmt.Errorf("%w\n%s", err, tail(l.server.log(), 6)))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -257,27 +260,35 @@ func (r *renewals) pullWithDocker() {
 		l := r.lanes[n%len(r.lanes)]
 		if n%dockerPulls == 0 {
 			changed := fmt.Sprintf("%s %d", password, n)
-			r.did("own passwords changed", l.domain, l.setPassword("engine", changed))
-			r.did("logins by Docker", l.domain, r.host.login(l.domain, "engine", changed))
+			r.did("own passwords changed", l, l.setPassword("engine", changed))
+			r.did("logins by Docker", l, r.host.login(l.domain, "engine", changed))
 		}
-		r.did("pulls by Docker", l.domain, r.host.pull(l.image()))
+		r.did("pulls by Docker", l, r.host.pull(l.image()))
 	}
 }
 
-// pullWithGo pulls from one lane, a connection a request.
-func (r *renewals) pullWithGo(l *lane) {
-	current := password
+// pullWithGo goes through every fourth lane, from the first one given on, with a
+// connection a request.
+func (r *renewals) pullWithGo(first int) {
+	current := map[*lane]string{}
 	for n := 1; !r.ended(); n++ {
-		if n%goPulls == 0 {
-			current = fmt.Sprintf("%s %d", password, n)
-			r.did("own passwords changed", l.domain, l.setPassword("go", current))
+		l := r.lanes[(first+n*goClients)%len(r.lanes)]
+		if current[l] == "" {
+			current[l] = password
 		}
-		r.did("pulls by Go", l.domain, r.pullOnce(l, current))
+		if n%goPulls == 0 {
+			current[l] = fmt.Sprintf("%s %d", password, n)
+			r.did("own passwords changed", l, l.setPassword(l.goUser(first), current[l]))
+		}
+		r.did("pulls by Go", l, r.pullOnce(l, l.goUser(first), current[l]))
 	}
 }
+
+// goUser is the user of one Go client: nobody else changes its password.
+func (l *lane) goUser(client int) string { return fmt.Sprintf("go-%d", client) }
 
 // pullOnce reads every byte of the image; nothing is tried twice.
-func (r *renewals) pullOnce(l *lane, password string) error {
+func (r *renewals) pullOnce(l *lane, user, password string) error {
 	ref, err := name.NewTag(l.image())
 	if err != nil {
 		return err
@@ -287,7 +298,7 @@ func (r *renewals) pullOnce(l *lane, password string) error {
 		return err
 	}
 	defer client.CloseIdleConnections()
-	img, err := remote.Image(ref, remote.WithTransport(client), remote.WithAuth(&authn.Basic{Username: "go", Password: password}),
+	img, err := remote.Image(ref, remote.WithTransport(client), remote.WithAuth(&authn.Basic{Username: user, Password: password}),
 		remote.WithRetryPredicate(func(error) bool { return false }), remote.WithRetryStatusCodes())
 	if err != nil {
 		return err
@@ -323,11 +334,11 @@ func (r *renewals) changeGuests() {
 	for n := 0; !r.ended(); n++ {
 		l := r.lanes[n%len(r.lanes)]
 		guest := fmt.Sprintf("guest-%d", n)
-		r.did("users added", l.domain, l.setPassword(guest, password))
-		r.did("sign-ins", l.domain, r.signIn(l, guest, http.StatusOK))
+		r.did("users added", l, l.setPassword(guest, password))
+		r.did("sign-ins", l, r.signIn(l, guest, http.StatusOK))
 		_, err := l.server.command("user", "rm", guest)
-		r.did("users removed", l.domain, err)
-		r.did("refusals", l.domain, r.signIn(l, guest, http.StatusUnauthorized))
+		r.did("users removed", l, err)
+		r.did("refusals", l, r.signIn(l, guest, http.StatusUnauthorized))
 	}
 }
 
