@@ -63,7 +63,7 @@ func (n *node) host(t *testing.T, name string) *fleet.Stream {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := n.fleet.Attach(context.Background(), h.ID)
+	s, err := n.fleet.Attach(context.Background(), h.ID, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -184,13 +184,15 @@ func fields(pairs ...any) []byte {
 
 // attack is everything that the forger does at once, until it is ended.
 type attack struct {
-	stop             chan struct{}
-	wg               sync.WaitGroup
-	once             sync.Once
-	packets, streams int // counted once it has ended
+	stop chan struct{}
+	wg   sync.WaitGroup
+	once sync.Once
+	// counted once it has ended
+	toServer, toAll, streams int
 }
 
-// attack floods with lies and with replayed packets, and pushes false tables.
+// attack floods the server, and with another flood everybody, with lies and with
+// replayed packets, and pushes false tables. The server is the first of to.
 func (f *forger) attack(names, to []string, replayed [][]byte) *attack {
 	a := &attack{stop: make(chan struct{})}
 	var packets [][]byte
@@ -198,7 +200,8 @@ func (f *forger) attack(names, to []string, replayed [][]byte) *attack {
 		packets = append(packets, f.lies(names, round)...)
 	}
 	packets = append(packets, replayed...)
-	a.wg.Go(func() { a.packets = f.flood(a.stop, packets, to) })
+	a.wg.Go(func() { a.toServer = f.flood(a.stop, packets, to[:1]) })
+	a.wg.Go(func() { a.toAll = f.flood(a.stop, packets, to) })
 	a.wg.Go(func() { a.streams = f.streams(a.stop, names, to) })
 	return a
 }

@@ -4,9 +4,7 @@ package fleet_test
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"strconv"
@@ -24,13 +22,14 @@ import (
 const (
 	// lanes are registries side by side: dates of certificates have whole
 	// seconds, so that one alone would take most of an hour.
-	lanes         = 8
+	lanes         = 10
+	goClients     = 4
 	wantRenewals  = 1000
 	wantRotations = 100
-	// shortLife is cut to the second below: three to four seconds are left, and
-	// a leaf is renewed after two thirds of them; a second is then left for a
-	// busy machine.
-	shortLife = "4s"
+	// shortLife is cut to the second below: four to five seconds are left, and a
+	// leaf is renewed after two thirds of them; more than a second is then left
+	// for a busy machine.
+	shortLife = "5s"
 	shortTick = "1s"
 	// goPulls and dockerPulls are after how many pulls a client's own password
 	// changes.
@@ -110,7 +109,9 @@ func (f *fleet) newLane(t *testing.T, i int) *lane {
 	})
 	must(t, l.server.start("trustcast", nil, "--leaf-life", shortLife, "--tick", shortTick))
 	must(t, l.setPassword("engine", password))
-	must(t, l.setPassword("go", password))
+	for i := range goClients {
+		must(t, l.setPassword(l.goUser(i), password))
+	}
 	return l
 }
 
@@ -150,7 +151,7 @@ func (l *lane) join(t *testing.T, h *host) {
 	client, err := l.client(h, nil)
 	must(t, err)
 	defer client.CloseIdleConnections()
-	must(t, remote.Write(ref, img, remote.WithTransport(client), remote.WithAuth(&authn.Basic{Username: "go", Password: password})))
+	must(t, remote.Write(ref, img, remote.WithTransport(client), remote.WithAuth(&authn.Basic{Username: "engine", Password: password})))
 }
 
 func (l *lane) image() string { return l.domain + "/app:v1" }
@@ -168,8 +169,8 @@ func (l *lane) client(h *host, seen func(tls.ConnectionState) error) (*http.Tran
 func (r *renewals) play(t *testing.T) {
 	r.wg.Go(r.pullWithDocker)
 	r.wg.Go(r.changeGuests)
-	for _, l := range r.lanes {
-		r.wg.Go(func() { r.pullWithGo(l) })
+	for i := range goClients {
+		r.wg.Go(func() { r.pullWithGo(i) })
 	}
 	deadline := time.Now().Add(renewalsBound)
 	var drivers sync.WaitGroup
@@ -224,131 +225,4 @@ func (r *renewals) add(t *testing.T) tally {
 		}
 	}
 	return sum
-}
-
-func (r *renewals) ended() bool {
-	select {
-	case <-r.stop:
-		return true
-	default:
-		return false
-	}
-}
-
-func (r *renewals) fail(who string, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.failures = append(r.failures, fmt.Sprintf("%s %s: %v", time.Now().UTC().Format(time.RFC3339Nano), who, err))
-}
-
-// did counts something that succeeded, or keeps why it did not.
-func (r *renewals) did(what, where string, err error) {
-	if err != nil {
-		r.fail(what+" at "+where, err)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.counts[what]++
-}
-
-// pullWithDocker goes from lane to lane.
-func (r *renewals) pullWithDocker() {
-	for n := 1; !r.ended(); n++ {
-		l := r.lanes[n%len(r.lanes)]
-		if n%dockerPulls == 0 {
-			changed := fmt.Sprintf("%s %d", password, n)
-			r.did("own passwords changed", l.domain, l.setPassword("engine", changed))
-			r.did("logins by Docker", l.domain, r.host.login(l.domain, "engine", changed))
-		}
-		r.did("pulls by Docker", l.domain, r.host.pull(l.image()))
-	}
-}
-
-// pullWithGo pulls from one lane, a connection a request.
-func (r *renewals) pullWithGo(l *lane) {
-	current := password
-	for n := 1; !r.ended(); n++ {
-		if n%goPulls == 0 {
-			current = fmt.Sprintf("%s %d", password, n)
-			r.did("own passwords changed", l.domain, l.setPassword("go", current))
-		}
-		r.did("pulls by Go", l.domain, r.pullOnce(l, current))
-	}
-}
-
-// pullOnce reads every byte of the image; nothing is tried twice.
-func (r *renewals) pullOnce(l *lane, password string) error {
-	ref, err := name.NewTag(l.image())
-	if err != nil {
-		return err
-	}
-	client, err := l.client(r.host, r.see)
-	if err != nil {
-		return err
-	}
-	defer client.CloseIdleConnections()
-	img, err := remote.Image(ref, remote.WithTransport(client), remote.WithAuth(&authn.Basic{Username: "go", Password: password}),
-		remote.WithRetryPredicate(func(error) bool { return false }), remote.WithRetryStatusCodes())
-	if err != nil {
-		return err
-	}
-	layers, err := img.Layers()
-	if err != nil {
-		return err
-	}
-	for _, layer := range layers {
-		body, err := layer.Compressed()
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(io.Discard, body)
-		if err := errors.Join(err, body.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// see remembers a leaf that was served.
-func (r *renewals) see(s tls.ConnectionState) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.leaves[s.PeerCertificates[0].SerialNumber.String()] = true
-	return nil
-}
-
-// changeGuests adds a user to a lane, signs in, removes it, and may not sign in
-// any more; then it goes to the next lane.
-func (r *renewals) changeGuests() {
-	for n := 0; !r.ended(); n++ {
-		l := r.lanes[n%len(r.lanes)]
-		guest := fmt.Sprintf("guest-%d", n)
-		r.did("users added", l.domain, l.setPassword(guest, password))
-		r.did("sign-ins", l.domain, r.signIn(l, guest, http.StatusOK))
-		_, err := l.server.command("user", "rm", guest)
-		r.did("users removed", l.domain, err)
-		r.did("refusals", l.domain, r.signIn(l, guest, http.StatusUnauthorized))
-	}
-}
-
-func (r *renewals) signIn(l *lane, user string, want int) error {
-	client, err := l.client(r.host, r.see)
-	if err != nil {
-		return err
-	}
-	defer client.CloseIdleConnections()
-	req, err := http.NewRequest(http.MethodGet, "https://"+l.domain+"/v2/", nil)
-	if err != nil {
-		return err
-	}
-	req.SetBasicAuth(user, password)
-	resp, err := client.RoundTrip(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != want {
-		return fmt.Errorf("%s got %s, want %d", user, resp.Status, want)
-	}
-	return nil
 }
