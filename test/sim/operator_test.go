@@ -63,13 +63,16 @@ func (w *world) rotateWithin(deadline time.Duration) {
 	for len(w.steps) > 0 { // of earlier rotations
 		<-w.steps
 	}
-	err := w.admin(func(ctx context.Context, c pb.AdminServiceClient) error {
+	if err := w.tryRotate(deadline); err != nil {
+		w.t.Fatalf("rotate: %v", err)
+	}
+}
+
+func (w *world) tryRotate(deadline time.Duration) error {
+	return w.admin(func(ctx context.Context, c pb.AdminServiceClient) error {
 		_, err := c.RotateCA(ctx, &pb.RotateCARequest{Deadline: durationpb.New(deadline)})
 		return err
 	})
-	if err != nil {
-		w.t.Fatalf("rotate: %v", err)
-	}
 }
 
 // compromise says that the registry CA's key is stolen.

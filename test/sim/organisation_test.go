@@ -22,7 +22,7 @@ type plan struct {
 	// away is the share of hosts that is away at a time.
 	away float64
 	// Each happens about so often.
-	partition, restart, remove, reinstall, clone time.Duration
+	partition, restart, remove, reinstall, clone, backup time.Duration
 	// forgotten hosts stay away for longer than the server remembers them.
 	forgotten int
 }
@@ -51,9 +51,11 @@ type organisation struct {
 	// went is how many switches there were when a host went away.
 	went      map[string]int
 	returning []comeback
-	cloning   bool
-	holding   bool // host-0 holds a phase of a rotation, or will
-	figures   figures
+	// beyond are hosts that may have a CA which a restored server never knew.
+	beyond  map[string]bool
+	cloning bool
+	holding bool // host-0 holds a phase of a rotation, or will
+	figures figures
 }
 
 // appointment is something that will happen.
@@ -79,8 +81,8 @@ const comebackTicks = 4
 
 // figures are what a run prints.
 type figures struct {
-	rotations, explained, partitions, restarts, midway, removed, reinstalled, cloned, forgotten, renewed, added int
-	slept                                                                                                       map[int]int // comebacks by rotations slept through
+	rotations, explained, partitions, restarts, midway, restores, removed, reinstalled, cloned, forgotten, renewed, added int
+	slept                                                                                                                 map[int]int // comebacks by rotations slept through
 }
 
 // organise runs a plan in simulated time.
@@ -98,7 +100,7 @@ func organise(t *testing.T, p plan) {
 	simulateAt(t, stretched(), seed, p.hosts, agent.Layers{}, func(w *world) {
 		w.gossip.SetLoss(0.05)
 		o := &organisation{
-			w: w, plan: p, dice: rand.New(rand.NewPCG(seed, 0)), ends: time.Now().Add(p.length), went: map[string]int{},
+			w: w, plan: p, dice: rand.New(rand.NewPCG(seed, 0)), ends: time.Now().Add(p.length), went: map[string]int{}, beyond: map[string]bool{},
 			figures: figures{slept: map[int]int{}},
 		}
 		defer func() { f = o.figures }()
@@ -125,6 +127,7 @@ func (o *organisation) begin() {
 	o.every(o.plan.remove, o.remove)
 	o.every(o.plan.reinstall, o.reinstall)
 	o.every(o.plan.clone, o.clone)
+	o.every(o.plan.backup, o.backUp)
 	for i := range o.plan.forgotten {
 		o.in(o.plan.length*time.Duration(i)/8+day, o.forget)
 	}
@@ -194,7 +197,7 @@ func (o *organisation) settle() {
 
 // rotate starts the weekly rotation, once the one before has ended.
 func (o *organisation) rotate() {
-	if s := o.w.status(); s.GetRotation().GetPhase() != "idle" {
+	if s := o.w.status(); s.GetRotation().GetPhase() != "idle" || s.GetRotation().GetFrozen() != "" {
 		o.explain(s)
 		o.figures.explained++
 		o.in(o.w.pace.tick, o.rotate)
@@ -277,7 +280,7 @@ func (f figures) String() string {
 	}
 	lines := []string{
 		fmt.Sprintf("%d rotations, %d times one was still under way and explained", f.rotations, f.explained),
-		fmt.Sprintf("%d partitions, %d server restarts, %d of them in the middle of a rotation", f.partitions, f.restarts, f.midway),
+		fmt.Sprintf("%d partitions, %d server restarts, %d of them in the middle of a rotation, %d restores of an older state", f.partitions, f.restarts, f.midway, f.restores),
 		fmt.Sprintf("comebacks × rotations slept through: %s; %d renewed after their identity's end", strings.Join(slept, " "), f.renewed),
 		fmt.Sprintf("%d hosts removed, %d added, %d reinstalled, %d forgotten, %d clones refused", f.removed, f.added, f.reinstalled, f.forgotten, f.cloned),
 	}

@@ -67,6 +67,10 @@ func (w *world) step(phase, event string) {
 	}
 	w.mu.Lock()
 	w.uncovered = rec.Value.Rotation.Uncover
+	w.closed = rec.Value.Rotation.Restored
+	if event == "open" {
+		w.opened = time.Now()
+	}
 	w.mu.Unlock()
 	w.checkBundle(rec)
 	if event == "switch" {
@@ -152,6 +156,9 @@ func (w *world) checkSwitch(rec record) {
 // checkPulls: S1, every covered present host verifies what is served now. Hosts
 // with the same bytes on disk share a handshake.
 func (w *world) checkPulls(when string) {
+	if w.isClosed() {
+		return
+	}
 	disks := map[string][]*host{} // by what is on them
 	for _, h := range w.covered() {
 		pem, err := os.ReadFile(h.caFile())
@@ -181,6 +188,14 @@ func (w *world) checkPulls(when string) {
 			w.broken(h, when, err)
 		}
 	}
+}
+
+// isClosed: the server was restored and serves nobody, or what it serves is not
+// promised to anybody.
+func (w *world) isClosed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.closed || time.Since(w.opened) == 0 // the record is durable, the edge comes next
 }
 
 // broken is a pull that failed; the promise is for present hosts.

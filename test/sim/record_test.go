@@ -18,6 +18,7 @@ type record struct {
 			Bundle     []uint64
 			Skipped    []string
 			Uncover    []string
+			Restored   bool
 			Deadline   time.Time
 		}
 		CAs []struct {

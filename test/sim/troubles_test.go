@@ -62,7 +62,9 @@ func (o *organisation) comeBack(name string) {
 	o.w.mu.Lock()
 	slept := o.w.switches - went
 	o.w.mu.Unlock()
-	if made, err := o.w.pull(h); !made || err != nil {
+	beyond := o.beyond[name] || o.w.isClosed()
+	delete(o.beyond, name)
+	if made, err := o.w.pull(h); !beyond && (!made || err != nil) {
 		o.w.fail("%s slept through %d rotations and cannot pull: handshake %v, %v", name, slept, made, err)
 	}
 	ended := !identityEnds(o.w.t, h).After(time.Now())

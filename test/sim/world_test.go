@@ -95,6 +95,10 @@ type world struct {
 	holdRing string
 	failed   []string
 	warned   []string // the log of the server from warnings on
+	// closed: the server was restored and serves nobody yet; opened is when that
+	// ended last.
+	closed bool
+	opened time.Time
 	// uncovered are the IDs of hosts that the record says are not covered any
 	// more, before their own records do.
 	uncovered []string

@@ -17,7 +17,7 @@ func prove(t *testing.T) {
 func TestMonth(t *testing.T) {
 	organise(t, plan{
 		hosts: 30, length: 30 * day, away: 0.1,
-		partition: 5 * day, restart: 4 * day, remove: 10 * day, reinstall: 10 * day, clone: 10 * day,
+		partition: 5 * day, restart: 4 * day, remove: 10 * day, reinstall: 10 * day, clone: 10 * day, backup: 12 * day,
 	})
 }
 
@@ -26,6 +26,6 @@ func TestYear(t *testing.T) {
 	prove(t)
 	organise(t, plan{
 		hosts: 200, length: 365 * day, away: 0.05,
-		partition: 10 * day, restart: 8 * day, remove: 30 * day, reinstall: 30 * day, clone: 30 * day, forgotten: 3,
+		partition: 10 * day, restart: 8 * day, remove: 30 * day, reinstall: 30 * day, clone: 30 * day, backup: 40 * day, forgotten: 3,
 	})
 }
