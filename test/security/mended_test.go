@@ -25,7 +25,9 @@ func TestMendedHostGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.rotate(time.Minute)
-	held := func() bool { return w.status().GetRotation().GetPhase() == "staged" && w.host("web").GetProblem() != "" }
+	held := func() bool {
+		return w.status().GetRotation().GetPhase() == "staged" && w.host("web").GetProblem() != ""
+	}
 	until(t, "the host says what is wrong", held)
 	if on := w.host("web").GetGeneration(); on != 1 {
 		t.Errorf("the host has generation %d on disk, want the first", on)
