@@ -4,6 +4,7 @@ package fleet_test
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -67,8 +68,10 @@ func TestThousandRenewals(t *testing.T) {
 	begin := time.Now()
 	f := newFleet(t, 1)
 	r := &renewals{host: f.hosts[0], stop: make(chan struct{}), counts: tally{}, leaves: map[string]bool{}}
+	t.Cleanup(func() { must(t, r.stopLanes()) })
 	for i := range lanes {
-		r.lanes = append(r.lanes, f.newLane(t, i))
+		r.lanes = append(r.lanes, f.newLane(i))
+		must(t, r.lanes[i].startServer())
 	}
 	for _, l := range r.lanes {
 		r.refused(t, l)
@@ -87,32 +90,46 @@ func TestThousandRenewals(t *testing.T) {
 	}
 }
 
-// newLane starts a registry with short lives and the two users that pull.
-func (f *fleet) newLane(t *testing.T, i int) *lane {
-	t.Helper()
+// newLane describes a registry on ports of its own; nothing runs yet.
+func (f *fleet) newLane(i int) *lane {
 	port := func(first string) string {
 		n, _ := strconv.Atoi(first) // a constant
 		return strconv.Itoa(n + i)
 	}
 	label := fmt.Sprintf("server-%d", i)
-	l := &lane{f: f, server: &server{
-		net: f.net, name: label, dataDir: f.run.path(label),
-		ports: ports{port(registryPort), port(grpcPort), port(gossipPort), port(httpPort)},
-	}}
-	l.domain = "registry.test:" + l.server.ports.registry
-	_, err := l.server.command("init", "--domain", l.domain, "--leaf-life", shortLife)
-	must(t, err)
-	t.Cleanup(func() {
-		if err := l.server.stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	must(t, l.server.start("trustcast", nil, "--leaf-life", shortLife, "--tick", shortTick))
-	must(t, l.setPassword("engine", password))
-	for i := range goClients {
-		must(t, l.setPassword(l.goUser(i), password))
+	p := ports{port(registryPort), port(grpcPort), port(gossipPort), port(httpPort)}
+	return &lane{f: f, domain: "registry.test:" + p.registry, server: &server{net: f.net, name: label, dataDir: f.run.path(label), ports: p}}
+}
+
+// startServer makes the registry, with short lives and the users that pull.
+func (l *lane) startServer() error {
+	if _, err := l.server.command("init", "--domain", l.domain, "--leaf-life", shortLife); err != nil {
+		return err
 	}
-	return l
+	if err := l.server.start("trustcast", nil, "--leaf-life", shortLife, "--tick", shortTick); err != nil {
+		return err
+	}
+	err := l.setPassword("engine", password)
+	for i := range goClients {
+		err = errors.Join(err, l.setPassword(l.goUser(i), password))
+	}
+	return err
+}
+
+// stopLanes ends all agents and servers at once.
+func (r *renewals) stopLanes() error {
+	errs := make([]error, len(r.lanes))
+	var wg sync.WaitGroup
+	for i, l := range r.lanes {
+		wg.Go(func() {
+			if l.agent != nil {
+				errs[i] = l.agent.terminate()
+			}
+			errs[i] = errors.Join(errs[i], l.server.stop())
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 func (l *lane) setPassword(user, password string) error {
@@ -138,11 +155,6 @@ func (l *lane) join(t *testing.T, h *host) {
 		"--data-dir", h.path("agent-"+l.server.ports.grpc), "--gossip-listen", fmt.Sprintf("%s:%d", h.addr, port),
 		"--join", "registry.test:"+l.server.ports.grpc, "--token", strings.TrimSpace(token), "--name", h.name)...)
 	must(t, err)
-	t.Cleanup(func() {
-		if err := l.agent.terminate(); err != nil {
-			t.Error(err)
-		}
-	})
 	must(t, l.server.wait(time.Minute, h.name+" is trusted", func(st status) bool { return st.host(h.name).State == "trusted" }))
 	img, err := random.Image(layerBytes, imageLayers)
 	must(t, err)
