@@ -28,7 +28,9 @@ func (i *Identity) Authenticate(cert *x509.Certificate, now time.Time, renewing 
 		return Host{}, fmt.Errorf("%w on %s", ErrExpired, cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	pool := x509.NewCertPool()
+	i.mu.Lock()
 	pool.AddCert(i.ca)
+	i.mu.Unlock()
 	if _, err := cert.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		return Host{}, fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
@@ -41,7 +43,7 @@ func (i *Identity) hostID(cert *x509.Certificate) (string, error) {
 	}
 	u := cert.URIs[0]
 	id, ok := strings.CutPrefix(u.Path, "/host/")
-	if u.Scheme != "trustcast" || u.Host != i.control.FleetID || !ok {
+	if u.Scheme != "trustcast" || u.Host != i.fleet || !ok {
 		return "", fmt.Errorf("%w: the certificate is for %s", ErrUnknown, u.Redacted())
 	}
 	return id, nil

@@ -107,7 +107,8 @@ type control struct {
 
 // Identity is the control CA of one fleet.
 type Identity struct {
-	cfg Config
+	cfg   Config
+	fleet string // its ID, which never changes
 
 	mu      sync.Mutex
 	control control
@@ -137,7 +138,7 @@ func Create(cfg Config, now time.Time) (fleetID string, err error) {
 		return "", fmt.Errorf("make control CA: %w", err)
 	}
 	c.CAKey = keyID
-	i := &Identity{cfg: cfg, control: c, caKey: key}
+	i := &Identity{cfg: cfg, fleet: c.FleetID, control: c, caKey: key}
 	if i.ca, err = x509.ParseCertificate(c.CA); err != nil {
 		return "", fmt.Errorf("make control CA: %w", err)
 	}
@@ -158,6 +159,7 @@ func Open(cfg Config) (*Identity, error) {
 	if err := i.control.check(); err != nil {
 		return nil, err
 	}
+	i.fleet = i.control.FleetID
 	if i.ca, err = x509.ParseCertificate(i.control.CA); err != nil {
 		return nil, fmt.Errorf("open control CA: %w", err)
 	}
@@ -193,7 +195,7 @@ func (i *Identity) loadServer() error {
 }
 
 // FleetID is random and fixed for the life of the fleet.
-func (i *Identity) FleetID() string { return i.control.FleetID } // never changes after Open
+func (i *Identity) FleetID() string { return i.fleet }
 
 // ControlCAs are the certificates that agents verify the server with, DER.
 func (i *Identity) ControlCAs() [][]byte {
@@ -252,7 +254,7 @@ func (i *Identity) sign(pub any, name, path string, usage x509.ExtKeyUsage, now 
 		NotAfter:     end,
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{usage},
-		URIs:         []*url.URL{{Scheme: "trustcast", Host: i.control.FleetID, Path: path}},
+		URIs:         []*url.URL{{Scheme: "trustcast", Host: i.fleet, Path: path}},
 	}
 	return x509.CreateCertificate(rand.Reader, template, i.ca, pub, i.caKey)
 }

@@ -18,7 +18,7 @@ func key(b byte) []byte { return bytes.Repeat([]byte{b}, gossipKeySize) }
 func (r Ring) show() string {
 	var keys []string
 	for _, k := range r.Keys {
-		keys = append(keys, string(k[:1]))
+		keys = append(keys, fmt.Sprintf("%c", k[0]))
 	}
 	again := ""
 	if r.Again {

@@ -285,7 +285,7 @@ func TestGossipHeals(t *testing.T) {
 		w.until("the rotation ends", 10*time.Minute, idleAt(3))
 		w.gossip.Partition([]string{w.host("host-2").gossip})
 		w.until("host-2 is alone", 5*time.Minute, func(s *pb.Status) bool { return hostOf(s, "host-2").GetGossip() == "unreachable" })
-		time.Sleep(5 * time.Minute)
+		time.Sleep(2 * time.Minute)
 		if now := hostOf(w.status(), "host-2").GetGossip(); now != "unreachable" {
 			t.Fatalf("the partition has holes: gossip of host-2 is %s", now)
 		}
