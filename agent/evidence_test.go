@@ -144,7 +144,8 @@ func TestFailedInstallIsSaid(t *testing.T) {
 func TestRefusedOfferChangesNothing(t *testing.T) {
 	ca, pair := authorityFor(t, "registry.test")
 	other, otherPair := authorityFor(t, "registry.test")
-	foreign := offerOf(5, 2, otherPair.Leaf, other)
+	wide, widePair := authorityFor(t, "registry.test", "registry.evil")
+	foreign := offerOf(5, 2, widePair.Leaf, wide)
 	foreign.Names = []string{"registry.evil:5000"}
 	for what, offer := range map[string]*pb.Wanted{
 		"an older generation":             offerOf(3, 2, otherPair.Leaf, other),
@@ -227,6 +228,42 @@ func TestPinnedCADecides(t *testing.T) {
 		err := p.config().VerifyConnection(tls.ConnectionState{PeerCertificates: c.chain})
 		if (err == nil) != c.good || (p.ca != nil) != c.good {
 			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// TestFilesMustAgree: one right file does not stand for another.
+func TestFilesMustAgree(t *testing.T) {
+	for what, c := range map[string]struct {
+		found []install.Found
+		want  certs.Fingerprint
+	}{
+		"all right":      {[]install.Found{{Fingerprint: "a"}, {Fingerprint: "a"}}, "a"},
+		"the last wrong": {[]install.Found{{Fingerprint: "a"}, {Fingerprint: "b"}}, ""},
+		"the first gone": {[]install.Found{{}, {Fingerprint: "a"}}, ""},
+		"nothing there":  {nil, ""},
+	} {
+		if got, _ := proveFiles(c.found); got != c.want {
+			t.Errorf("%s: %q, want %q", what, got, c.want)
+		}
+	}
+}
+
+// TestWorstOfSeveralNames: a name whose certificate is refused is not hidden by
+// one whose is good, in either order.
+func TestWorstOfSeveralNames(t *testing.T) {
+	ca, pair := authorityFor(t, "registry.test")
+	h := newDockerHost(t)
+	h.edge = serveTLS(t, pair)
+	good, bad := certs.Name{Host: "registry.test", Port: 5000}, certs.Name{Host: "second.registry.test", Port: 5000}
+	leaves := []leaf{{host: good.Host, cert: pair.Leaf}, {host: bad.Host, cert: pair.Leaf}}
+	for want, orders := range map[certs.Outcome][][]certs.Name{
+		certs.OK: {{good}, {good, good}}, certs.Refused: {{bad}, {good, bad}, {bad, good}},
+	} {
+		for _, names := range orders {
+			if got, why := h.shake(t.Context(), names, leaves, []*x509.Certificate{ca}, false, ""); got != want {
+				t.Errorf("%v: %q (%s), want %q", names, got, why, want)
+			}
 		}
 	}
 }

@@ -15,16 +15,20 @@ import (
 	"github.com/trustcast/trustcast/certs"
 )
 
-// authorityFor makes a CA for registry.test and a leaf with its key.
-func authorityFor(t *testing.T, host string) (*x509.Certificate, tls.Certificate) {
+// authorityFor makes a CA for registry.test and aliases, and a leaf with its key.
+func authorityFor(t *testing.T, host string, aliases ...string) (*x509.Certificate, tls.Certificate) {
 	t.Helper()
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now()
+	names := []certs.Name{{Host: "registry.test", Port: 5000}}
+	for _, alias := range aliases {
+		names = append(names, certs.Name{Host: alias, Port: 5000})
+	}
 	ca, err := certs.NewCA(certs.CATemplate{
-		Names: []certs.Name{{Host: "registry.test", Port: 5000}}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+		Names: names, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
 	}, caKey)
 	if err != nil {
 		t.Fatal(err)

@@ -151,3 +151,28 @@ func TestRemovedAfterARestoreStaysOut(t *testing.T) {
 		t.Errorf("not removed: %v", err)
 	}
 }
+
+// TestRestoreRevokesTokens: a token of the backup lets nobody in any more.
+func TestRestoreRevokesTokens(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	d := newDirectory(t, now, Config{Log: slog.New(slog.DiscardHandler)})
+	secret, _, err := d.open().CreateToken(TokenOptions{Expires: -1}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	join := func(name string) error {
+		_, _, _, err := d.open().Enroll(Enrollment{TokenID: secret.ID, Secret: secret.Secret, CSR: newCSR(t, newKey(t)), Name: name}, now)
+		return err
+	}
+	if err := join("web-1"); err != nil {
+		t.Fatal(err)
+	}
+	d.reopen()
+	if err := Restore(d.cfg.Records, now, now); err != nil {
+		t.Fatal(err)
+	}
+	if err := join("web-2"); !errors.Is(err, ErrToken) {
+		t.Errorf("joined with a token of before the restore: %v", err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"strings"
 	"sync"
@@ -97,6 +98,9 @@ func (e *evil) Enroll(_ context.Context, req *pb.EnrollRequest) (*pb.EnrollRespo
 	e.mu.Lock()
 	e.secrets = append(e.secrets, req.GetTokenSecret())
 	e.mu.Unlock()
+	if e.loot.ca.key == nil { // it has heard enough to fail the test
+		return nil, errors.New("an impostor cannot answer")
+	}
 	csr, err := x509.ParseCertificateRequest(req.GetCsr())
 	if err != nil {
 		return nil, err
