@@ -38,6 +38,20 @@ var others = []event{
 		},
 	},
 	{
+		// As a theft, and a host is left behind: the record (3) and its own (3).
+		name:     "left-behind",
+		least:    map[whom]int{inServer: 51, inAgent: 24},
+		prepare:  func(s *site) { must(s.t, s.agents[1].pause()) },
+		command:  []string{"ca", "rotate", "--compromised", "--yes", "--deadline", "2s"},
+		recorded: inHistory("compromise"),
+		release:  goOnOnceLeft,
+		excused:  onlyFirst,
+		want: outcome{
+			number: 1, generation: 3, reach: 2, stolen: true, rolled: true,
+			history: []string{"created 1", "compromise 2", "switch 2", "uncover 2", "retire 3", "done 3"},
+		},
+	},
+	{
 		// The record three times (9), two keys destroyed (4).
 		name:     "rollback",
 		least:    map[whom]int{inServer: 13, inAgent: 9},
@@ -158,6 +172,16 @@ func (s *site) awaitHeld(phase string, host int) {
 
 func goOn(s *site) { must(s.t, s.agents[1].goOn()) }
 
+// goOnOnceLeft lets the second host go on when the server has left it behind, or
+// has ended before it could.
+func goOnOnceLeft(s *site) {
+	left := inHistory("uncover")
+	must(s.t, until("a host is left behind", func() (bool, string) { return left(s) || s.server.ended(), s.server.out.String() }))
+	if !s.server.ended() {
+		goOn(s)
+	}
+}
+
 // excuse says whether a client of a host may fail that has seen some roots.
 type excuse func(s *site, host int, seen []*x509.Certificate) bool
 
@@ -166,6 +190,12 @@ type excuse func(s *site, host int, seen []*x509.Certificate) bool
 func readTooEarly(s *site, host int, seen []*x509.Certificate) bool {
 	now, err := s.roots(host)
 	return err == nil && !slices.EqualFunc(now, seen, (*x509.Certificate).Equal)
+}
+
+// onlyFirst: the host has not been given the new CA, and the deadline for that is
+// short.
+func onlyFirst(s *site, _ int, seen []*x509.Certificate) bool {
+	return len(seen) == 1 && seen[0].Equal(s.first.root)
 }
 
 // age is more than a control CA reaches: it is re-issued at half of its life, ten
