@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -39,7 +38,7 @@ type link struct {
 	asked   chan struct{} // one slot: a new stream wants its first report, or there is none any more
 	probed  chan struct{} // one slot: the server asks for a sign of life
 	hints   chan struct{} // one slot: gossip changed
-	limit   *rate.Limiter // of visits caused by hints
+	heed    heed          // of run alone
 
 	mu        sync.Mutex
 	current   pace
@@ -55,9 +54,6 @@ func newLink(a *agent) *link {
 		agent: a, log: a.log,
 		offers: newSlot[*pb.Wanted](), reports: newSlot[*answer](),
 		asked: make(chan struct{}, 1), probed: make(chan struct{}, 1), hints: make(chan struct{}, 1),
-		// Whoever holds the gossip key can forge hints: they cost the server
-		// one visit a second at most.
-		limit:   rate.NewLimiter(1, 3),
 		current: pace{tick: defaultTick}, revision: a.wanted.revision,
 	}
 }
@@ -67,8 +63,11 @@ func (l *link) run(ctx context.Context) error {
 	layers := l.agent.cfg.Layers
 	retry := backoff.NewExponentialBackOff()
 	retry.InitialInterval = firstRetry
+	hinted := false
 	for {
+		before := l.newest()
 		err := l.visit(ctx, layers.NoStream)
+		l.heed.visited(time.Now(), hinted, l.newest() != before, l.pace().tick)
 		select {
 		case <-ctx.Done():
 			return nil // whatever the visit ended with, we ended it
@@ -88,17 +87,20 @@ func (l *link) run(ctx context.Context) error {
 			retry.MaxInterval = max(l.pace().tick, firstRetry)
 			pause = retry.NextBackOff()
 		}
-		if !l.rest(ctx, pause, err != nil || !layers.NoPoll || !layers.NoStream, removed) {
+		hinted = l.rest(ctx, pause, err != nil || !layers.NoPoll || !layers.NoStream, removed)
+		select {
+		case <-ctx.Done():
 			return nil
+		default:
 		}
 	}
 }
 
 // rest waits for the next visit: the pause if it is timed, or a hint that
-// something newer exists. Both are spread over the window that the server asked
-// for. Nothing wakes a host that was removed.
-func (l *link) rest(ctx context.Context, pause time.Duration, timed, removed bool) bool {
-	var due <-chan time.Time
+// something newer exists, which it reports. Both are spread over the window that
+// the server asked for. Nothing wakes a host that was removed. It ends with ctx.
+func (l *link) rest(ctx context.Context, pause time.Duration, timed, removed bool) (hinted bool) {
+	var due, heard <-chan time.Time
 	if timed {
 		due = time.After(pause + l.jitter())
 	}
@@ -107,10 +109,13 @@ func (l *link) rest(ctx context.Context, pause time.Duration, timed, removed boo
 		case <-ctx.Done():
 			return false
 		case <-due:
+			return false
+		case <-heard:
 			return true
 		case <-l.hints:
-			if !removed && l.behind() && l.limit.Allow() {
-				due = time.After(l.jitter())
+			// One hint is enough: others must not put the visit off.
+			if heard == nil && !removed && l.behind() {
+				heard = time.After(l.heed.wait(time.Now()) + l.jitter())
 			}
 		}
 	}
@@ -139,6 +144,12 @@ func (l *link) behind() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return ok && hint.Revision > l.revision
+}
+
+func (l *link) newest() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.revision
 }
 
 // ask wakes the loop.
