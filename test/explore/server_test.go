@@ -1,0 +1,304 @@
+package explore
+
+import (
+	"slices"
+	"time"
+
+	"github.com/trustcast/trustcast/agent"
+	"github.com/trustcast/trustcast/server/authority"
+)
+
+// code is what is explored. The negative controls break it, one function each.
+type code struct {
+	advance func(authority.Rotation, authority.View) authority.Rotation
+	waiting func(authority.Rotation, authority.View) []authority.Wait
+	cover   func(authority.Rotation, authority.Host, authority.View) bool
+	restore func(authority.Rotation, uint64) authority.Rotation
+	// takeBack is a rollback by the operator.
+	takeBack func(authority.Rotation, authority.View) (authority.Rotation, error)
+	decide   func(agent.Have, *agent.Offer) agent.Decision
+	// look may change what the rotation sees.
+	look func(*world, *authority.View)
+	// reads is what the agent takes for the content of its disk.
+	reads func(*host) roots
+	// eager: the edge serves what the record is about to say.
+	eager bool
+	// forgetful: the hosts' own records are not told whom a step left behind.
+	forgetful bool
+}
+
+func realCode() code {
+	return code{
+		advance:  authority.Rotation.Advance,
+		waiting:  authority.Rotation.Waiting,
+		cover:    authority.Rotation.Complete,
+		restore:  authority.Rotation.Restore,
+		takeBack: authority.Rotation.TakeBack,
+		decide:   agent.Decide,
+		reads:    func(h *host) roots { return h.disk },
+	}
+}
+
+// machine lets events happen to worlds. Each worker has its own.
+type machine struct {
+	scope
+	code
+	eye
+	after world
+}
+
+func (m *machine) view(w *world) authority.View {
+	v := m.eye.view(w)
+	if m.look != nil {
+		m.look(w, &v)
+	}
+	return v
+}
+
+// put makes next the record: the one durable write of each step.
+func (w *world) put(next authority.Rotation) {
+	if next.Phase == authority.Idle {
+		w.late = false
+	} else if !next.Deadline.Equal(w.rec.Deadline) {
+		w.late = false
+		next.Deadline = now.Add(patience)
+	}
+	next.Started = time.Time{}
+	w.rec = next
+	w.published = false
+}
+
+// publish has the edge take the record; takesNext: also the future chain.
+func (w *world) publish(takesNext bool) {
+	w.published = true
+	r := w.rec
+	if r.Restored {
+		return // hosts are told, and nothing else changes
+	}
+	w.edge = pair{Serving: authority.Serving{Active: r.Active, Chain: r.Chain}, version: w.version}
+	if r.Phase == authority.Staged && !r.Rollback && takesNext {
+		w.edge.Next, w.edge.nextChain = r.Other, r.OtherChain
+	}
+}
+
+// step is the next thing that the server does by itself, each with one durable
+// write at most. The driver publishes before anything else.
+func (m *machine) step(w *world) bool {
+	switch {
+	case m.eager && w.ahead(m):
+		return true
+	case !w.published:
+		w.publish(true)
+		return true
+	case len(w.rec.Uncover) > 0:
+		m.uncover(w)
+		return true
+	}
+	v := m.view(w)
+	for i := range v.Hosts {
+		h := &v.Hosts[i]
+		if !h.Covered && !h.Removed && h.Evidence != nil && m.cover(w.rec, *h, v) {
+			w.cover(h.ID)
+			return true
+		}
+	}
+	next := m.advance(w.rec, v)
+	if next.Rev == w.rec.Rev {
+		return false
+	}
+	w.put(next)
+	return true
+}
+
+// ahead is the fault of an edge that is given a step before it is recorded.
+func (w *world) ahead(m *machine) bool {
+	next := m.advance(w.rec, m.view(w))
+	if !w.published || next.Active == w.rec.Active || w.edge.Active == next.Active {
+		return false
+	}
+	w.edge = pair{Serving: authority.Serving{Active: next.Active, Chain: next.Chain}, version: w.version}
+	return true
+}
+
+// uncover writes one host's own record, or says that all are written.
+func (m *machine) uncover(w *world) {
+	for i := range w.hosts {
+		if h := &w.hosts[i]; h.exists() && h.covered && w.leaving(h) && !m.forgetful {
+			h.covered = false
+			h.note()
+			return
+		}
+	}
+	w.put(w.rec.Uncovered())
+}
+
+func (w *world) cover(id string) {
+	for i := range w.hosts {
+		if h := &w.hosts[i]; h.name == id {
+			h.covered = true
+			h.note()
+		}
+	}
+}
+
+// note is what each write of the fleet's record keeps beside.
+func (h *host) note() {
+	if h.evidence.seq != 0 {
+		h.known = max(h.known, h.evidence.gen)
+	}
+}
+
+// offer is the record as it goes to hosts.
+func (w *world) offer() offer {
+	r := w.rec
+	o := offer{
+		rev: uint32(r.Rev), number: uint32(r.Number), gen: uint32(r.Generation), //nolint:gosec // Unix seconds at most
+		bundle: rootsOf(r.Bundle), active: ca(r.Active), version: w.version, //nolint:gosec // fewer than 64
+	}
+	if r.Phase == authority.Staged && !r.Rollback {
+		o.next = ca(r.Other) //nolint:gosec // fewer than 64
+	}
+	return o
+}
+
+// send puts the record on its way to a host; the oldest message is lost when too
+// many are. Nothing is sent that the host was sent last.
+func (m *machine) send(w *world, h *host) bool {
+	if !h.stream || h.removed {
+		return false
+	}
+	o := w.offer()
+	if m.down == 0 {
+		return m.take(h, o)
+	}
+	for i := m.down - 1; i >= 0; i-- {
+		if h.down[i].gen != 0 {
+			if h.down[i] == o {
+				return false
+			}
+			break
+		}
+		if i == 0 && h.trusted == o && h.leaves {
+			return false
+		}
+	}
+	for i := range m.down {
+		if h.down[i].gen == 0 {
+			h.down[i] = o
+			return true
+		}
+	}
+	copy(h.down[:m.down], h.down[1:m.down])
+	h.down[m.down-1] = o
+	return true
+}
+
+// receive takes a report if it is the first of its stream or newer than the last.
+func (h *host) receive(r report) bool {
+	if h.greeted && r.seq <= h.evidence.seq {
+		return false
+	}
+	h.evidence, h.greeted, h.aged = r, true, false
+	return true
+}
+
+// crash starts the server again: evidence is lost, the edge has the record before
+// its first client, and nobody is gone before its time.
+func (w *world) crash() {
+	w.edge = pair{}
+	w.publish(true)
+	for i := range w.hosts {
+		if h := &w.hosts[i]; h.exists() {
+			h.forget()
+			h.present = true
+		}
+	}
+}
+
+// forget is what the server loses of a host with its memory.
+func (h *host) forget() {
+	h.stream, h.greeted, h.aged = false, false, false
+	h.evidence, h.up = report{}, [2]report{}
+}
+
+// operator lets an event of the operator happen.
+func (m *machine) operator(w *world, event func(authority.View) (authority.Rotation, error)) bool {
+	next, err := event(m.view(w))
+	if err != nil || next.Rev == w.rec.Rev {
+		return false
+	}
+	w.put(next)
+	return true
+}
+
+// restart runs the server from the backup: as a restore would, or, astray, as it
+// is.
+func (m *machine) restart(w *world, astray bool) {
+	b := w.backup
+	m.disown(w, ca(b.rec.LastCA)) //nolint:gosec // fewer than 64
+	w.rec, w.version, w.late = b.rec, b.version, false
+	if !astray {
+		w.rec = m.restore(b.rec, uint64(now.Unix())) //nolint:gosec // after 1970
+	}
+	w.astray = astray
+	w.crash()
+	for i := range w.hosts {
+		if h := &w.hosts[i]; h.exists() {
+			h.covered = h.kept.covered && h.kept.exists
+			h.removed = h.kept.removed && h.kept.exists
+			h.known = h.kept.known
+		}
+	}
+}
+
+// disown renames the CAs that a restored record does not know, as it will give
+// their numbers again.
+func (m *machine) disown(w *world, last ca) {
+	rename := func(c *ca) {
+		if *c > last && *c < foreign {
+			*c += foreign
+		}
+	}
+	for i := range w.hosts {
+		h := &w.hosts[i]
+		all := []*ca{&h.trusted.bundle.a, &h.trusted.bundle.b, &h.trusted.active, &h.trusted.next, &h.disk.a, &h.disk.b}
+		for j := range h.down {
+			o := &h.down[j]
+			all = append(all, &o.bundle.a, &o.bundle.b, &o.active, &o.next)
+		}
+		for _, c := range all {
+			rename(c)
+		}
+	}
+	if last < w.pressed {
+		w.pressed, w.worn = 0, 0
+	}
+	w.ended = min(w.ended, last)
+}
+
+// keep makes a backup.
+func (w *world) keep() {
+	w.backup = &backup{rec: w.rec, version: w.version}
+	for i := range w.hosts {
+		if h := &w.hosts[i]; h.exists() {
+			h.kept = kept{exists: true, covered: h.covered, removed: h.removed, known: h.known}
+		}
+	}
+}
+
+// next CA whose end comes before the others': of a link that is served, or of the
+// active one.
+func (w *world) oldest() ca {
+	var found []authority.CAID
+	for _, chain := range [2][]authority.Link{w.rec.Chain, w.rec.OtherChain} {
+		for _, l := range chain {
+			if !w.over(l) && l.By != w.rec.Active && l.By != w.rec.Other {
+				found = append(found, l.By)
+			}
+		}
+	}
+	if len(found) == 0 {
+		return 0
+	}
+	return ca(slices.Min(found)) //nolint:gosec // fewer than 64
+}
