@@ -108,8 +108,7 @@ func (m *machine) report(w *world, h *host) bool {
 			said, needed = h.up[i], false
 		}
 	}
-	said.seq = 0
-	if !needed && said == r {
+	if !needed && m.sameReport(w, said, r) {
 		return false
 	}
 	h.seq++

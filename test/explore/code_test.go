@@ -181,16 +181,14 @@ func (c *coder) record(r *authority.Rotation) {
 	}
 }
 
-// since says all that will ever count of a revision and a rotation's number: that
-// it is not older than the switch, and of this rotation.
 func (c *coder) since(rev, number, gen uint32) {
 	if c.exact {
 		c.number(rev)
 		c.number(number)
 		return
 	}
-	r := &c.w.rec
-	c.flags(uint64(rev) >= r.SwitchedRev, uint64(number) == r.Number && uint64(gen) == r.Generation)
+	s := c.w.since(rev, number, gen)
+	c.flags(s.switched, s.current)
 }
 
 func (c *coder) offer(o *offer) {

@@ -24,7 +24,7 @@ func TestExplore(t *testing.T) {
 	prove := os.Getenv("TRUSTCAST_PROVE") != ""
 	states, moves := 0, uint64(0)
 	for _, s := range scopes {
-		limit := quickStates / len(scopes)
+		limit := quickStates
 		if prove {
 			limit = proveStates
 		}

@@ -32,6 +32,8 @@ func planned(w *world) bool { return !w.rec.Restored }
 var kinds = []kind{
 	// The server.
 	{"step", false, func(m *machine, w *world, _ *host) bool { return m.step(w) }},
+	{"cover", true, func(m *machine, w *world, h *host) bool { return m.coverNow(w, h) }},
+	{"uncover", true, func(m *machine, w *world, h *host) bool { return m.uncover(w, h) }},
 	{"half-publish", false, func(_ *machine, w *world, _ *host) bool {
 		if w.published || w.rec.Phase != authority.Staged || w.rec.Rollback || w.rec.Restored || !spend(&w.left.nextRefused) {
 			return false
@@ -257,8 +259,8 @@ func (m *machine) apply(before *world, e event) (after *world, ok bool) {
 	return &m.after, k.happen(m, &m.after, h)
 }
 
-// all are the events that a scope knows.
-func (s scope) all() []event {
+// events are those that a scope knows.
+func (s scope) events() []event {
 	var out []event
 	for i, k := range kinds {
 		n := 1

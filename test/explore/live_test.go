@@ -46,7 +46,11 @@ func (m *machine) lives(w world, stay bool, known *keys, c *coder) string {
 // pass; again: something happened.
 func (m *machine) round(w *world, stay bool) (again bool) {
 	for range mostRounds {
-		if !m.step(w) {
+		moved := m.step(w)
+		for i := range w.hosts {
+			moved = m.uncover(w, &w.hosts[i]) || m.coverNow(w, &w.hosts[i]) || moved
+		}
+		if !moved {
 			break
 		}
 		again = true

@@ -95,7 +95,7 @@ type result struct {
 
 func explore(s scope, c code, limit int) result {
 	began := time.Now()
-	k := &walk{scope: s, code: c, limit: uint32(limit), events: s.all(), seen: newKeys(), good: newKeys(), coder: newCoder(s.exact)} //nolint:gosec // a few million
+	k := &walk{scope: s, code: c, limit: uint32(limit), events: s.events(), seen: newKeys(), good: newKeys(), coder: newCoder(s.exact)} //nolint:gosec // a few million
 	k.origins = make([]origin, 0, limit+1)
 	first := s.start()
 	own := k.coder

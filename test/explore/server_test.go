@@ -82,7 +82,8 @@ func (w *world) publish(takesNext bool) {
 }
 
 // step is the next thing that the server does by itself, each with one durable
-// write at most. The driver publishes before anything else.
+// write at most. The driver publishes first, and has the hosts' own records
+// written (cover, uncover) before it goes on.
 func (m *machine) step(w *world) bool {
 	switch {
 	case m.eager && w.ahead(m):
@@ -90,19 +91,17 @@ func (m *machine) step(w *world) bool {
 	case !w.published:
 		w.publish(true)
 		return true
-	case len(w.rec.Uncover) > 0:
-		m.uncover(w)
-		return true
 	}
-	v := m.view(w)
-	for i := range v.Hosts {
-		h := &v.Hosts[i]
-		if !h.Covered && !h.Removed && h.Evidence != nil && m.cover(w.rec, *h, v) {
-			w.cover(h.ID)
-			return true
+	for i := range w.hosts {
+		if h := &w.hosts[i]; m.uncoverable(w, h) || m.coverable(w, h) {
+			return false
 		}
 	}
-	next := m.advance(w.rec, v)
+	if len(w.rec.Uncover) > 0 {
+		w.put(w.rec.Uncovered())
+		return true
+	}
+	next := m.advance(w.rec, m.view(w))
 	if next.Rev == w.rec.Rev {
 		return false
 	}
@@ -120,25 +119,37 @@ func (w *world) ahead(m *machine) bool {
 	return true
 }
 
-// uncover writes one host's own record, or says that all are written.
-func (m *machine) uncover(w *world) {
-	for i := range w.hosts {
-		if h := &w.hosts[i]; h.exists() && h.covered && w.leaving(h) && !m.forgetful {
-			h.covered = false
-			h.note()
-			return
-		}
-	}
-	w.put(w.rec.Uncovered())
+// uncoverable: its own record has still to say that it was left behind.
+func (m *machine) uncoverable(w *world, h *host) bool {
+	return h.exists() && w.published && h.covered && w.leaving(h) && !m.forgetful
 }
 
-func (w *world) cover(id string) {
-	for i := range w.hosts {
-		if h := &w.hosts[i]; h.name == id {
-			h.covered = true
-			h.note()
-		}
+func (m *machine) uncover(w *world, h *host) bool {
+	if !m.uncoverable(w, h) {
+		return false
 	}
+	h.covered = false
+	h.note()
+	return true
+}
+
+// coverable: its evidence is complete for the first time.
+func (m *machine) coverable(w *world, h *host) bool {
+	if !h.exists() || !w.published || h.covered || h.removed || h.evidence.seq == 0 || len(w.rec.Uncover) > 0 {
+		return false
+	}
+	v := m.view(w)
+	i := slices.IndexFunc(v.Hosts, func(seen authority.Host) bool { return seen.ID == h.name })
+	return m.cover(w.rec, v.Hosts[i], v)
+}
+
+func (m *machine) coverNow(w *world, h *host) bool {
+	if !m.coverable(w, h) {
+		return false
+	}
+	h.covered = true
+	h.note()
+	return true
 }
 
 // note is what each write of the fleet's record keeps beside.
@@ -169,16 +180,16 @@ func (m *machine) send(w *world, h *host) bool {
 	}
 	o := w.offer()
 	if m.down == 0 {
-		return m.take(h, o)
+		return (!h.leaves || !m.sameOffer(w, h.trusted, o)) && m.take(h, o)
 	}
 	for i := m.down - 1; i >= 0; i-- {
 		if h.down[i].gen != 0 {
-			if h.down[i] == o {
+			if m.sameOffer(w, h.down[i], o) {
 				return false
 			}
 			break
 		}
-		if i == 0 && h.trusted == o && h.leaves {
+		if i == 0 && h.leaves && m.sameOffer(w, h.trusted, o) {
 			return false
 		}
 	}

@@ -104,6 +104,30 @@ type kept struct {
 	known                    uint32
 }
 
+// since is all that will ever count of a revision and a rotation's number: that it
+// is not older than the switch, and of this rotation.
+type since struct{ switched, current bool }
+
+func (w *world) since(rev, number, gen uint32) since {
+	return since{switched: uint64(rev) >= w.rec.SwitchedRev, current: uint64(number) == w.rec.Number && uint64(gen) == w.rec.Generation}
+}
+
+// sameOffer: what differs does not count any more.
+func (s scope) sameOffer(w *world, a, b offer) bool {
+	if !s.exact && w.since(a.rev, a.number, a.gen) == w.since(b.rev, b.number, b.gen) {
+		a.rev, a.number = b.rev, b.number
+	}
+	return a == b
+}
+
+func (s scope) sameReport(w *world, a, b report) bool {
+	if !s.exact && w.since(a.rev, a.number, a.gen) == w.since(b.rev, b.number, b.gen) {
+		a.rev, a.number = b.rev, b.number
+	}
+	a.seq = b.seq
+	return a == b
+}
+
 // pair is what the edge presents.
 type pair struct {
 	authority.Serving
@@ -182,7 +206,7 @@ func (s scope) start() world {
 		*h = host{name: names[i], present: true, stream: true}
 		if !s.fresh {
 			m.turn(&w, h)
-			w.cover(h.name)
+			m.coverNow(&w, h)
 		}
 	}
 	return w
