@@ -10,7 +10,8 @@ import (
 // event is one thing that happens: to host, if its kind has one.
 type event struct{ kind, host uint8 }
 
-// kind of an event. It changes the world and says whether anything happened.
+// kind of an event. It changes the world and says whether anything happened; when
+// nothing did, the world is as it was.
 type kind struct {
 	line string
 	// perHost: it happens to one host.
@@ -58,20 +59,20 @@ var kinds = []kind{
 	}},
 	// The operator.
 	{"rotate", false, func(m *machine, w *world, _ *host) bool {
-		return planned(w) && w.rec.Phase == authority.Idle && spend(&w.left.rotations) && m.operator(w, func(v authority.View) (authority.Rotation, error) { return w.rec.Rotate(v, patience) })
+		return planned(w) && w.rec.Phase == authority.Idle && w.left.rotations > 0 && m.operator(w, func(v authority.View) (authority.Rotation, error) { return w.rec.Rotate(v, patience) }) && spend(&w.left.rotations)
 	}},
 	{"replace", false, func(m *machine, w *world, _ *host) bool {
-		return planned(w) && w.rec.Phase == authority.Staged && spend(&w.left.rotations) && m.operator(w, func(v authority.View) (authority.Rotation, error) { return w.rec.Replace(v, patience) })
+		return planned(w) && w.rec.Phase == authority.Staged && w.left.rotations > 0 && m.operator(w, func(v authority.View) (authority.Rotation, error) { return w.rec.Replace(v, patience) }) && spend(&w.left.rotations)
 	}},
 	{"compromise", false, func(m *machine, w *world, _ *host) bool {
-		return planned(w) && spend(&w.left.compromises) && m.operator(w, func(v authority.View) (authority.Rotation, error) { return w.rec.Compromise(v, patience) })
+		return planned(w) && w.left.compromises > 0 && m.operator(w, func(v authority.View) (authority.Rotation, error) { return w.rec.Compromise(v, patience) }) && spend(&w.left.compromises)
 	}},
 	{"rollback", false, func(m *machine, w *world, _ *host) bool {
-		return w.rec.Phase != authority.Idle && spend(&w.left.rollbacks) && m.operator(w, func(v authority.View) (authority.Rotation, error) { return m.takeBack(w.rec, v) })
+		return w.rec.Phase != authority.Idle && w.left.rollbacks > 0 && m.operator(w, func(v authority.View) (authority.Rotation, error) { return m.takeBack(w.rec, v) }) && spend(&w.left.rollbacks)
 	}},
 	{"skip", true, func(m *machine, w *world, h *host) bool {
-		return !h.removed && (w.rec.Phase != authority.Idle || w.rec.Restored) && spend(&w.left.skips) &&
-			m.operator(w, func(authority.View) (authority.Rotation, error) { return w.rec.Skip(h.name) })
+		return !h.removed && (w.rec.Phase != authority.Idle || w.rec.Restored) && w.left.skips > 0 &&
+			m.operator(w, func(authority.View) (authority.Rotation, error) { return w.rec.Skip(h.name) }) && spend(&w.left.skips)
 	}},
 	{"servenow", false, func(m *machine, w *world, _ *host) bool {
 		return w.rec.Restored && m.operator(w, w.rec.ServeNow)
@@ -109,7 +110,9 @@ var kinds = []kind{
 	{"send", true, func(m *machine, w *world, h *host) bool { return m.send(w, h) }},
 	{"deliver", true, func(m *machine, _ *world, h *host) bool { return m.deliver(h, 0, false) }},
 	{"overtake", true, func(m *machine, _ *world, h *host) bool { return m.deliver(h, 1, false) }},
-	{"deliver-twice", true, func(m *machine, w *world, h *host) bool { return spend(&w.left.repeats) && m.deliver(h, 0, true) }},
+	{"deliver-twice", true, func(m *machine, w *world, h *host) bool {
+		return w.left.repeats > 0 && m.deliver(h, 0, true) && spend(&w.left.repeats)
+	}},
 	{"lose", true, func(_ *machine, w *world, h *host) bool {
 		if h.down[0].gen == 0 || !spend(&w.left.losses) {
 			return false
@@ -120,7 +123,9 @@ var kinds = []kind{
 	{"report", true, func(m *machine, w *world, h *host) bool { return m.report(w, h) }},
 	{"hear", true, func(_ *machine, _ *world, h *host) bool { return h.hear(0, false) }},
 	{"hear-overtaken", true, func(_ *machine, _ *world, h *host) bool { return h.hear(1, false) }},
-	{"hear-twice", true, func(_ *machine, w *world, h *host) bool { return spend(&w.left.repeats) && h.hear(0, true) }},
+	{"hear-twice", true, func(_ *machine, w *world, h *host) bool {
+		return w.left.repeats > 0 && h.hear(0, true) && spend(&w.left.repeats)
+	}},
 	{"lose-report", true, func(_ *machine, w *world, h *host) bool {
 		if h.up[0].seq == 0 || !spend(&w.left.losses) {
 			return false
@@ -173,10 +178,12 @@ var kinds = []kind{
 		h.disk, h.drifted = roots{}, true
 		return true
 	}},
-	{"break", true, func(_ *machine, w *world, h *host) bool { return toggle(&h.broken, true) && spend(&w.left.drifts) }},
+	{"break", true, func(_ *machine, w *world, h *host) bool {
+		return w.left.drifts > 0 && toggle(&h.broken, true) && spend(&w.left.drifts)
+	}},
 	{"tidy", true, func(_ *machine, _ *world, h *host) bool { return toggle(&h.broken, false) }},
 	{"refuse", true, func(_ *machine, w *world, h *host) bool {
-		return toggle(&h.refuses, true) && spend(&w.left.refusals)
+		return w.left.refusals > 0 && toggle(&h.refuses, true) && spend(&w.left.refusals)
 	}},
 	{"mend", true, func(_ *machine, _ *world, h *host) bool { return toggle(&h.refuses, false) }},
 	// Time.
@@ -184,9 +191,12 @@ var kinds = []kind{
 		return w.rec.Phase != authority.Idle && toggle(&w.late, true)
 	}},
 	{"age", true, func(_ *machine, w *world, h *host) bool {
-		return h.evidence.seq != 0 && toggle(&h.aged, true) && spend(&w.left.agings)
+		return h.evidence.seq != 0 && w.left.agings > 0 && toggle(&h.aged, true) && spend(&w.left.agings)
 	}},
 	{"wear", false, func(_ *machine, w *world, _ *host) bool {
+		if w.left.ends == 0 {
+			return false
+		}
 		if w.pressed != 0 && w.rec.Active != authority.CAID(w.pressed) {
 			w.pressed, w.worn = 0, 0
 		}
@@ -245,18 +255,24 @@ func (h *host) hear(i int, keep bool) bool {
 	return took || !keep
 }
 
-// apply lets an event happen to a copy of a world, which is valid until the next
-// call; ok: something did.
-func (m *machine) apply(before *world, e event) (after *world, ok bool) {
+// at chooses the world to which events happen; it must not change meanwhile.
+func (m *machine) at(w *world) { m.before, m.changed = w, true }
+
+// apply lets an event happen to a copy of the chosen world, which is valid until
+// the next call; ok: something did.
+func (m *machine) apply(e event) (after *world, ok bool) {
 	k := &kinds[e.kind]
+	if m.changed {
+		m.after, m.changed = *m.before, false
+	}
 	var h *host
 	if k.perHost {
-		if h = &m.after.hosts[e.host]; !before.hosts[e.host].exists() {
+		if h = &m.after.hosts[e.host]; !h.exists() {
 			return nil, false
 		}
 	}
-	m.after = *before
-	return &m.after, k.happen(m, &m.after, h)
+	m.changed = k.happen(m, &m.after, h)
+	return &m.after, m.changed
 }
 
 // events are those that a scope knows.

@@ -40,7 +40,8 @@ func replay(s scope, c code, script string) (broken string, err error) {
 		if err != nil {
 			return "", err
 		}
-		after, ok := m.apply(&w, e)
+		m.at(&w)
+		after, ok := m.apply(e)
 		if !ok {
 			return "", fmt.Errorf("%q: nothing happens", line)
 		}

@@ -146,8 +146,9 @@ func (k *walk) expand(level []reached) []reached {
 }
 
 func (k *walk) successors(m *machine, c *coder, from *reached, out []reached) []reached {
+	m.at(&from.world)
 	for _, e := range k.events {
-		after, ok := m.apply(&from.world, e)
+		after, ok := m.apply(e)
 		if !ok {
 			continue
 		}
@@ -213,7 +214,8 @@ func (s scope) transcript(c code, way []event, broken string) string {
 	m := &machine{scope: s, code: c}
 	w := s.start()
 	for _, e := range way {
-		after, ok := m.apply(&w, e)
+		m.at(&w)
+		after, ok := m.apply(e)
 		if !ok {
 			fmt.Fprintf(&out, "# %s: nothing happens\n", e.text(&w))
 		}

@@ -44,7 +44,11 @@ type machine struct {
 	scope
 	code
 	eye
-	after world
+	// before is where events happen, after a copy of it that the last one may have
+	// changed.
+	before  *world
+	after   world
+	changed bool
 }
 
 func (m *machine) view(w *world) authority.View {
