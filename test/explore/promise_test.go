@@ -176,23 +176,22 @@ func (w *world) forced() bool {
 // waitedFor is S2 at the switch, S7 when the old CA is retired: whoever had to be
 // waited for has the active CA itself, and has seen what is served.
 func (m *machine) waitedFor(before, after *world, retires bool) string {
-	step, name := "S2: switched", "it"
+	step := "S2: switched"
+	if retires {
+		step = "S7: retired"
+	}
 	for i := range before.hosts {
 		h := &before.hosts[i]
 		if !before.promised(h) || before.skipped(h) || !h.present && before.late || h.drifted || h.broken {
 			continue
 		}
-		name = h.name
-		if retires {
-			step = "S7: retired"
-		}
 		switch {
 		case !h.disk.has(ca(after.rec.Active)): //nolint:gosec // fewer than 64
-			return fmt.Sprintf("%s although %s has CAs %v on disk", step, name, h.disk)
+			return fmt.Sprintf("%s although %s has CAs %v on disk", step, h.name, h.disk)
 		case h.refuses && retires && h.evidence.seq != 0 && h.evidence.live == refused:
-			return fmt.Sprintf("%s although %s refuses what is served", step, name)
+			return fmt.Sprintf("%s although %s refuses what is served", step, h.name)
 		case retires && uint64(h.shown) < before.rec.SwitchedRev:
-			return fmt.Sprintf("%s although %s has not seen the switch", step, name)
+			return fmt.Sprintf("%s although %s has not seen the switch", step, h.name)
 		}
 	}
 	if retires && !before.serves(&before.rec) {

@@ -1,5 +1,9 @@
 package explore
 
+// What no scope has: a server's clock that cannot be relied on, the two handshakes
+// of one proof at two moments, evidence that changes between a look at it and the
+// write that follows, hosts that lie, and more than one backup.
+
 // quick scopes are explored by each `go test`; together they have about
 // quickStates worlds.
 var quick = []scope{
