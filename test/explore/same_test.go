@@ -10,7 +10,7 @@ import (
 // TestSameKeySameFuture: worlds that the walk takes for the same have the same
 // future, one event far: what it leaves out of a key does not count.
 func TestSameKeySameFuture(t *testing.T) {
-	const worlds = 1500 // of each scope
+	const worlds = 800 // of each scope
 	compared := 0
 	for _, s := range slices.Concat(quick, full) {
 		if s.exact {
