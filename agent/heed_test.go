@@ -59,18 +59,18 @@ func TestForgedHintsGrowQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const tick, timed = time.Minute, true
 		l := hinted(t, tick)
-		hour := func(news bool) (visits int) {
-			for end := time.Now().Add(time.Hour); time.Now().Before(end); visits++ {
+		during := func(d time.Duration, news bool) (visits int) {
+			for end := time.Now().Add(d); time.Now().Before(end); visits++ {
 				caused := l.rest(t.Context(), tick, timed, false)
 				l.heed.visited(time.Now(), caused, news, tick)
 			}
 			return visits
 		}
-		if n := hour(true); n < 2000 {
-			t.Errorf("%d visits in an hour of good hints: the forger is not heard", n)
+		if n := during(5*time.Minute, true); n < 150 {
+			t.Errorf("%d visits in 5 minutes of good hints: the forger is not heard", n)
 		}
-		if n := hour(false); n < 60 || n > 130 {
-			t.Errorf("%d visits in an hour of forged hints: want the 60 of the poll, and no more again", n)
+		if n := during(20*time.Minute, false); n < 20 || n > 50 {
+			t.Errorf("%d visits in 20 minutes of forged hints: want the 20 of the poll, and no more again", n)
 		}
 		// A poll that brings news ends the pause: the next hint is heeded at once.
 		l.heed.visited(time.Now(), false, true, tick)

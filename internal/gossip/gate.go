@@ -178,7 +178,7 @@ func (g *gate) passStreams() {
 
 func (g *gate) flooded() {
 	g.warned.Do(func() {
-		g.log.Warn("gossip flood: more than a fleet sends, by somebody who holds the gossip key; the rest is dropped. Find the host, remove it, or roll the gossip key")
+		g.log.Warn("gossip flood: more than a fleet sends, by somebody who holds the gossip key; the rest is dropped. Find the host and remove it, or run: trustcast fleet roll-gossip-key")
 	})
 }
 

@@ -130,7 +130,7 @@ func openedStream(sealed []byte) (message []byte, ok bool) {
 }
 
 // lonely is a gate over a network with somebody who can send to it.
-func lonely(t *testing.T, log *slog.Logger) (g *gate, from Transport) {
+func lonely(t testing.TB, log *slog.Logger) (g *gate, from Transport) {
 	network := NewNetwork(1)
 	g, err := newGate(network.Transport(fuzzedAt), [][]byte{keyA, keyB}, func() int { return 0 }, log)
 	if err != nil {

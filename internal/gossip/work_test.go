@@ -6,8 +6,12 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"io"
+	"log/slog"
 	"runtime"
+	"strings"
 	"testing"
+
+	"golang.org/x/time/rate"
 )
 
 // bomb is a compressed message that unpacks to so many zeros.
@@ -109,6 +113,30 @@ func BenchmarkPacket(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		tg.answers(b)
+	}
+}
+
+// What the gate adds to each packet.
+func BenchmarkGate(b *testing.B) {
+	g, _ := lonely(b, slog.New(slog.DiscardHandler))
+	g.pace.SetLimit(rate.Inf)
+	buf := make([]byte, 0, maxPacket)
+	var news [][]byte
+	for _, name := range strings.Split("abcdefghi", "") {
+		news = append(news, alive(name, 1, nil))
+	}
+	for what, message := range map[string][]byte{"ping": {kindPing, 0x80}, "news": summed(compound(news...))} {
+		for who, key := range map[string][]byte{"a member": keyA, "a stranger": bytes.Repeat([]byte{0xc}, keySize)} {
+			packet := seal(b, key, 1, message, nil)
+			b.Run(what+" of "+who, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if g.passes(packet, buf) != (who == "a member") {
+						b.Fatal("wrong")
+					}
+				}
+			})
+		}
 	}
 }
 
