@@ -38,8 +38,12 @@ func (o *organisation) pick() string {
 	return name
 }
 
-// leaves notes that a host goes away.
+// leaves notes that a host goes away. A server that was restored a moment ago may
+// not have met it yet.
 func (o *organisation) leaves(name string) {
+	if o.w.isClosed() {
+		o.beyond[name] = true
+	}
 	o.w.mu.Lock()
 	defer o.w.mu.Unlock()
 	o.went[name] = o.w.switches
