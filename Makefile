@@ -13,6 +13,8 @@ AGENT_TAGS := grpcnotrace
 # a second of it and no more, since it would take most otherwise.
 FUZZTIME ?= 30s
 
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help build demo test prove check generate fleet-test fuzz bench tools clean
 
@@ -26,15 +28,17 @@ build: ## build trustcast and trustcast-agent into bin/, static and stripped
 demo: build ## show it all on this machine: a registry, five hosts, a rotation; no root, no Docker
 	go run ./test/demo
 
-test: ## run all tests that need neither root nor Docker, with the race detector
-	go test -race -timeout 15m ./...
-
-# The packages whose tests go further when asked to: one after the other, since
-# each uses all processors.
+# The packages that go further when TRUSTCAST_PROVE is set, and print figures.
 PROOFS := ./test/explore ./test/sim ./test/mutants ./test/crash
+# Leaves the figures, and everything about what fails.
+FIGURES := grep -vE '^(=== (RUN|PAUSE|CONT|NAME) |( *)--- PASS)'
+
+test: ## run all tests that need neither root nor Docker, with the race detector
+	go test -race -timeout 15m $$(go list ./... | grep -vE '/test/(explore|sim|mutants|crash)$$')
+	go test -race -timeout 15m -v $(PROOFS) | $(FIGURES)
 
 prove: ## prove the rotation in full: exploration, a simulated year, mutants, all crash points, fuzzing; no race detector
-	TRUSTCAST_PROVE=1 go test -count=1 -p 1 -timeout 20m -v -run '$(or $(RUN),.)' $(PROOFS)
+	TRUSTCAST_PROVE=1 go test -count=1 -p 1 -timeout 20m -v -run '$(or $(RUN),.)' $(PROOFS) | $(FIGURES)
 	$(MAKE) --no-print-directory fuzz FUZZTIME=5s
 
 check: .tools/ready ## formatting, vet, lint, protocol, generated code, import rules

@@ -54,7 +54,7 @@ func (i *Identity) adopt(id, key string, cert *x509.Certificate) (Host, bool, er
 	}
 	if !known {
 		name := cert.Subject.CommonName
-		if CheckHostName(name) != nil {
+		if !hostNames.MatchString(name) {
 			return Host{}, false, nil
 		}
 		if older, taken := i.names[name]; taken { // it was replaced after the backup
