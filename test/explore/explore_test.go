@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// quickStates bounds what each `go test` explores, all quick scopes together: 25 s
-	// on two cores with the race detector, and just enough to close them all.
+	// quickStates bounds what each `go test` explores, all quick scopes together, of
+	// which it may cut the last: about a minute of one core with the race detector.
 	quickStates = 240_000
 	// proveStates bounds a scope when TRUSTCAST_PROVE is set: minutes, and memory,
 	// of which a world of the newest level takes about 1.5 kB.
