@@ -88,7 +88,7 @@ func (a *Authority) stage(rec record, next Rotation, now time.Time) (record, err
 // eventOf names the step between two records for the history.
 func eventOf(before, after Rotation) string {
 	switch {
-	case after.Restored && !before.Restored:
+	case after.Restored && after.Generation > before.Generation:
 		return "restore"
 	case before.Restored && !after.Restored:
 		return "open"

@@ -170,6 +170,9 @@ func (p *play) ack(h *actor) {
 		Revision: p.rec.Rev, Number: p.rec.Number, Generation: h.gen, Bundle: h.disk,
 		Offline: !h.broken, Live: certs.OK,
 	}
+	if !slices.Equal(h.disk, p.rec.Bundle) {
+		e.Bundle = nil // none of ours
+	}
 	if h.broken {
 		e.Problem = "x.crt is a directory"
 	}
@@ -305,7 +308,11 @@ func (p *play) do(line string) error {
 		if p.backup.Rev == 0 {
 			break
 		}
-		p.take(p.backup.Restore(floorAt(p.now)))
+		floor := floorAt(p.now)
+		if len(f) > 1 { // with a clock that is far behind
+			floor = 0
+		}
+		p.take(p.backup.Restore(floor))
 		p.load()
 		for _, h := range p.hosts {
 			kept := p.backupHosts[h.ID]

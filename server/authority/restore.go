@@ -48,11 +48,16 @@ func (r Rotation) open(v View) Rotation {
 	}))
 }
 
-// outrun raises the generation of a restored record above what its hosts have.
+// outrun raises the generation of a restored record above what its hosts have. A
+// host with another bundle under the same one has been further too.
 func (r Rotation) outrun(v View) Rotation {
 	n := r.change()
 	for _, h := range v.Hosts {
-		if r.Restored && claims(h, v, n.Generation) {
+		ours := n.Generation
+		if h.Evidence != nil && h.Evidence.Bundle == nil {
+			ours--
+		}
+		if r.Restored && claims(h, v, ours) {
 			n.Generation = h.Evidence.Generation + 1
 		}
 	}
