@@ -134,16 +134,16 @@ func (s series) run(t *testing.T) {
 // what else may happen takes a minute.
 const sampling = 4
 
-// sample returns the points to strike: all, or some that are far apart and other
-// ones each time.
+// sample returns the points to strike: all, or some, one by chance of each part of
+// the way.
 func (s series) sample(t *testing.T, points []string) []string {
 	if !s.sampled || os.Getenv("TRUSTCAST_PROVE") != "" || len(points) <= sampling {
 		return points
 	}
 	var some []string
-	apart := len(points) / sampling
-	for i := rand.IntN(apart); len(some) < sampling; i += apart {
-		some = append(some, points[i])
+	for i := range sampling {
+		from, to := i*len(points)/sampling, (i+1)*len(points)/sampling
+		some = append(some, points[from+rand.IntN(to-from)])
 	}
 	t.Logf("%s: of %d points these are struck, all with TRUSTCAST_PROVE=1: %v", t.Name(), len(points), some)
 	return some
