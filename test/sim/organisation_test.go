@@ -222,8 +222,8 @@ func (o *organisation) inspect() {
 func (o *organisation) explain(s *pb.Status) {
 	waits := func(s *pb.Status) []*pb.WaitingFor { return s.GetRotation().GetWaitingFor() }
 	if s.GetRotation().GetPhase() != "idle" && len(waits(s)) == 0 {
-		// The step that is due may be under way.
-		time.Sleep(o.w.pace.poll)
+		// The step that is due may be under way, or the server did not look yet.
+		time.Sleep(o.w.pace.tick / 30)
 		again := o.w.status()
 		if again.GetRotation().GetPhase() == s.GetRotation().GetPhase() && len(waits(again)) == 0 {
 			o.w.fail("rotation %d is %s and waits for nobody", again.GetRotation().GetNumber(), again.GetRotation().GetPhase())
@@ -240,7 +240,8 @@ func (o *organisation) explain(s *pb.Status) {
 // isBack: the host is trusted again.
 func (o *organisation) isBack(c comeback, s *pb.Status) bool {
 	h := hostOf(s, c.name)
-	if h.GetState() != "trusted" || h.GetGeneration() != s.GetGeneration() || h.GetId() == c.oldID {
+	// A host that is not connected may be trusted for what it said before.
+	if !h.GetConnected() || h.GetState() != "trusted" || h.GetGeneration() != s.GetGeneration() || h.GetId() == c.oldID {
 		if time.Since(c.at) > comebackTicks*o.w.pace.tick {
 			o.w.fail("%s did not come back within %d ticks (slept %d rotations): %s %s", c.name, comebackTicks, c.slept, h.GetState(), h.GetProblem())
 			return true

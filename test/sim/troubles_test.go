@@ -27,13 +27,18 @@ func (o *organisation) logDraw(from, to time.Duration) time.Duration {
 	return time.Duration(float64(from) * math.Exp(o.dice.Float64()*logRatio(to, from)))
 }
 
-// pick takes a steady host out of the pool; "" when there is none.
+// pick takes a steady host out of the pool; "" when there is none, or when it has
+// not met the server again since that restarted: then its last sign is older than
+// it looks from outside.
 func (o *organisation) pick() string {
 	if len(o.steady) == 0 {
 		return ""
 	}
 	i := o.dice.IntN(len(o.steady))
 	name := o.steady[i]
+	if !hostOf(o.w.status(), name).GetConnected() {
+		return ""
+	}
 	o.steady = slices.Delete(o.steady, i, i+1)
 	return name
 }
@@ -243,8 +248,9 @@ func (o *organisation) forget() {
 // clone starts a second machine with a host's state: it is refused and named,
 // and the first goes on.
 func (o *organisation) clone() {
+	met := o.w.status()
 	i := slices.IndexFunc(o.steady, func(name string) bool {
-		return time.Until(identityEnds(o.w.t, o.w.host(name))) > 45*day // else it would renew the identity first
+		return hostOf(met, name).GetConnected() && time.Until(identityEnds(o.w.t, o.w.host(name))) > 45*day // else it would renew the identity first
 	})
 	if i < 0 || o.cloning {
 		return
