@@ -116,7 +116,7 @@ func (a *agentAPI) Enroll(ctx context.Context, req *pb.EnrollRequest) (*pb.Enrol
 // identity over.
 func (a *agentAPI) Renew(ctx context.Context, req *pb.RenewRequest) (*pb.RenewResponse, error) {
 	n, host := a.node, hostOf(ctx)
-	if n.fleet.Answers(ctx, host.ID) {
+	if n.fleet.Cloned(ctx, host.ID, addressOf(ctx)) {
 		n.log.Warn("renewal refused: cloned host", "host", host.Name, "address", addressOf(ctx))
 		return nil, reply(fleet.ErrCloned)
 	}

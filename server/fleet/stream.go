@@ -26,13 +26,7 @@ type Stream struct {
 // once the new stream reports. address is what people are told of a clone.
 func (f *Fleet) Attach(ctx context.Context, id, address string) (*Stream, error) {
 	s := &Stream{fleet: f, id: id, wake: make(chan struct{}, 1), ended: make(chan struct{})}
-	f.mu.Lock()
-	old := f.host(id).stream
-	f.mu.Unlock()
-	if old != nil && old.answers(ctx) {
-		f.mu.Lock()
-		f.host(id).cloned = Clone{At: time.Now(), Address: address}
-		f.mu.Unlock()
+	if f.Cloned(ctx, id, address) {
 		return nil, ErrCloned
 	}
 	if err := ctx.Err(); err != nil {
@@ -48,17 +42,25 @@ func (f *Fleet) Attach(ctx context.Context, id, address string) (*Stream, error)
 	return s, nil
 }
 
-// Answers reports whether the host has a stream that gives a sign of life within
-// five seconds of being asked.
-func (f *Fleet) Answers(ctx context.Context, id string) bool {
+// Cloned reports whether somebody at address who shows a host's identity is a
+// second machine: the host's own stream gives a sign of life within five seconds of
+// being asked. That is remembered for State.
+func (f *Fleet) Cloned(ctx context.Context, id, address string) bool {
 	f.mu.Lock()
-	h := f.hosts[id]
 	var s *Stream
-	if h != nil {
+	if h := f.hosts[id]; h != nil {
 		s = h.stream
 	}
 	f.mu.Unlock()
-	return s != nil && s.answers(ctx)
+	if s == nil || !s.answers(ctx) {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if h := f.hosts[id]; h != nil { // nil: removed meanwhile
+		h.cloned = Clone{At: time.Now(), Address: address}
+	}
+	return true
 }
 
 // answers wakes the stream and waits for a report on it.
