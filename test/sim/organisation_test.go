@@ -25,6 +25,8 @@ type plan struct {
 	partition, restart, remove, reinstall, clone, backup time.Duration
 	// forgotten hosts stay away for longer than the server remembers them.
 	forgotten int
+	// outlived hosts are away past the end of their identity.
+	outlived int
 }
 
 // stretched is the pace of months: everything keeps its proportions, but for
@@ -130,6 +132,9 @@ func (o *organisation) begin() {
 	o.every(o.plan.backup, o.backUp)
 	for i := range o.plan.forgotten {
 		o.in(o.plan.length*time.Duration(i)/8+day, o.forget)
+	}
+	for i := range o.plan.outlived {
+		o.in(o.plan.length*time.Duration(i+1)/10, o.outlive)
 	}
 	o.repeat(o.w.pace.tick, o.inspect)
 	o.repeat(30*day, func() { o.w.t.Logf("%.0f days to go: %s", time.Until(o.ends).Hours()/24, o.figures) })

@@ -232,17 +232,37 @@ func (o *organisation) forget() {
 		return
 	}
 	o.w.leaveAgent(name)
+	restores := o.figures.restores
 	o.in(97*day+time.Duration(o.dice.Int64N(int64(10*day))), func() {
 		o.w.startAgent(name)
 		o.in(comebackTicks*o.w.pace.tick, func() {
-			if hostOf(o.w.status(), name) != nil {
+			known := hostOf(o.w.status(), name)
+			if known != nil && restores == o.figures.restores { // a backup remembers
 				o.w.fail("%s is known although it was silent for more than 90 days", name)
 			}
 			o.figures.forgotten++
 			o.w.leaveAgent(name)
-			o.joinAnew(name, "", o.w.createToken(""))
+			o.joinAnew(name, known.GetId(), o.w.createToken(name))
 		})
 	})
+}
+
+// outlive keeps a host away past the end of its identity; it renews with its known
+// key when it comes back.
+func (o *organisation) outlive() {
+	const away = 75 * day
+	i := slices.IndexFunc(o.steady, func(name string) bool {
+		return time.Until(identityEnds(o.w.t, o.w.host(name))) < away-5*day
+	})
+	if i < 0 {
+		o.in(day, o.outlive)
+		return
+	}
+	name := o.steady[i]
+	o.steady = slices.Delete(o.steady, i, i+1)
+	o.leaves(name)
+	o.w.leaveAgent(name)
+	o.in(away, func() { o.comeBack(name) })
 }
 
 // clone starts a second machine with a host's state: it is refused and named,
