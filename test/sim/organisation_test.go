@@ -34,7 +34,7 @@ type plan struct {
 func stretched() pace {
 	return pace{
 		tick: 12 * time.Hour, gone: 24 * time.Hour, deadline: 12 * time.Hour,
-		gossip: 4 * time.Hour, keepalive: 4 * day,
+		gossip: 8 * time.Hour, keepalive: 4 * day,
 		poll: 10 * time.Minute, look: 12 * time.Hour,
 	}
 }

@@ -26,6 +26,6 @@ func TestYear(t *testing.T) {
 	prove(t)
 	organise(t, plan{
 		hosts: 200, length: 365 * day, away: 0.05,
-		partition: 10 * day, restart: 8 * day, remove: 30 * day, reinstall: 30 * day, clone: 30 * day, backup: 40 * day, forgotten: 3, outlived: 5,
+		partition: 10 * day, restart: 12 * day, remove: 30 * day, reinstall: 30 * day, clone: 30 * day, backup: 40 * day, forgotten: 3, outlived: 5,
 	})
 }
