@@ -16,6 +16,7 @@ import (
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 	"github.com/trustcast/trustcast/server/authority"
 	"github.com/trustcast/trustcast/server/fleet"
+	"github.com/trustcast/trustcast/server/identity"
 )
 
 // wantedCache keeps the message for the revisions of rotation and identity, so
@@ -96,7 +97,7 @@ func (n *node) forgetSilent() {
 		return
 	}
 	for _, h := range n.identity.Removed() {
-		if time.Since(h.Ends) < fleet.ForgetAfter {
+		if time.Since(h.Ends) < identity.RenewGrace {
 			continue
 		}
 		if err := n.identity.Forget(h.ID); err != nil {

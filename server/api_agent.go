@@ -147,6 +147,9 @@ func (a *agentAPI) Sync(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncR
 		}
 		return reply(err)
 	}
+	if err := n.identity.Active(host.ID); err != nil { // removed since its call was let in
+		return reply(errors.Join(err, n.fleet.Drop(host.ID)))
+	}
 	defer s.Close()
 	defer n.edge.Forget(addressOf(stream.Context())) // all that came from there until now was of a host
 	n.log.Info("host connected", "host", host.Name, "address", addressOf(stream.Context()))

@@ -74,13 +74,21 @@ func (n *node) host(t *testing.T, name string) *fleet.Stream {
 }
 
 // TestSilentHostsAreForgotten: after 90 days without a sign, and not before; one
-// whose stream is open is not.
+// whose stream is open is not. That a host was removed is remembered for as long as
+// its key could renew.
 func TestSilentHostsAreForgotten(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		n := newFleetNode(t, dir)
 		defer n.host(t, "kept").Close()
 		n.host(t, "silent").Close()
+		n.host(t, "removed").Close()
+		if _, err := n.identity.Remove("removed"); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.fleet.Drop(n.identity.Removed()[0].ID); err != nil {
+			t.Fatal(err)
+		}
 		time.Sleep(fleet.ForgetAfter - time.Second)
 		n.forgetSilent()
 		if _, err := n.identity.Host("silent"); err != nil || n.fleet.Size() != 2 {
@@ -93,6 +101,17 @@ func TestSilentHostsAreForgotten(t *testing.T) {
 		}
 		if _, err := n.identity.Host("kept"); err != nil {
 			t.Errorf("a host whose stream is open: %v", err)
+		}
+		ends := n.identity.Removed()[0].Ends
+		time.Sleep(time.Until(ends.Add(identity.RenewGrace - time.Second)))
+		n.forgetSilent()
+		if len(n.identity.Removed()) != 1 {
+			t.Error("the removed host is forgotten while its key could renew")
+		}
+		time.Sleep(time.Second)
+		n.forgetSilent()
+		if len(n.identity.Removed()) != 0 {
+			t.Error("the removed host is remembered for ever")
 		}
 	})
 }

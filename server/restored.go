@@ -29,8 +29,9 @@ func Restored(dataDir string, made, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := identity.Restore(store, made, now); err != nil {
+	// The closed edge first: a crash between leaves a server that serves nobody.
+	if err := authority.Restore(store, now, fmt.Sprintf("uid %d", os.Getuid())); err != nil {
 		return err
 	}
-	return authority.Restore(store, now, fmt.Sprintf("uid %d", os.Getuid()))
+	return identity.Restore(store, made, now)
 }

@@ -104,6 +104,9 @@ func (n *node) warnings(state authority.State, hosts []identity.Host) []string {
 	if n.cfg.GossipListen != off && n.gossip == nil {
 		out = append(out, "gossip is off because its port could not be opened: see the log, or give another --gossip-listen")
 	}
+	if state.Stuck != "" && state.Stuck != state.Frozen {
+		out = append(out, "the server is stuck and tries again: "+state.Stuck)
+	}
 	out = append(out, n.cloneWarnings()...)
 	now := time.Now()
 	for _, c := range n.certificates(state) {

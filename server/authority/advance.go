@@ -112,7 +112,7 @@ func cutChain(chain []Link, reach uint64, ended []Link) ([]Link, uint64, bool) {
 	if i < 0 {
 		return chain, reach, false
 	}
-	return chain[:i:i], chain[i].Generation, true
+	return chain[:i:i], max(reach, chain[i].Generation), true
 }
 
 // unready lists the covered hosts that lack something for the step that ends

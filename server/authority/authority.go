@@ -77,7 +77,7 @@ type Authority struct {
 
 	serving   Serving  // what the edge was last given
 	published uint64   // the Rotation.Rev of it; 0: nothing yet
-	complaint string   // last error of Run, to log each only once
+	complaint string   // last error of Run, for status, and to log each only once
 	held      []string // whom the next step waited for last
 	// doomed are keys that the record forgot and that are still to be destroyed.
 	doomed []records.KeyID
@@ -238,6 +238,8 @@ func (a *Authority) complain(err error) {
 	if err != nil {
 		text = err.Error()
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if text != a.complaint && text != "" {
 		a.cfg.Log.Error("rotation is stuck", "err", text)
 	}

@@ -27,12 +27,13 @@ type rig struct {
 	next    map[string]*tls.Certificate
 	refuse  error // what Publish answers to a next
 	saw     []string
+	dir     string // of the records
 }
 
 func newRig(t *testing.T, set ...func(*Config)) *rig {
 	t.Helper()
-	r := &rig{t: t}
-	store, err := records.Open(t.TempDir())
+	r := &rig{t: t, dir: t.TempDir()}
+	store, err := records.Open(r.dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/trustcast/trustcast/server/records"
 )
 
 // change makes next the record: certificates and keys first, then the record,
@@ -27,22 +29,30 @@ func (a *Authority) change(next Rotation, now time.Time, by, detail string) erro
 	return nil
 }
 
-// write makes rec durable and current. The caller holds mu.
+// write makes rec durable and current; the keys that it forgets are destroyed
+// then, or those that it added if it cannot be written. The caller holds mu.
 func (a *Authority) write(rec record, event string) error {
-	forgotten := rec.trim()
+	rec.trim()
 	wanted, err := rec.wanted()
 	if err != nil {
 		return err
 	}
 	rev, err := a.cfg.Records.Put(recordName, a.rev, rec)
 	if err != nil {
+		a.doomed = append(a.doomed, missing(rec.keys(), a.rec.keys())...)
 		return err
 	}
+	forgotten := missing(a.rec.keys(), rec.keys())
 	a.rec, a.rev, a.wanted = rec, rev, wanted
 	r := rec.Rotation
 	a.cfg.Log.Info("rotation", "phase", r.Phase, "event", event, "rotation", r.Number, "generation", r.Generation, "revision", r.Rev)
 	a.doomed = append(a.doomed, forgotten...)
 	return a.destroy()
+}
+
+// missing lists the keys that are not among others.
+func missing(keys, others []records.KeyID) []records.KeyID {
+	return slices.DeleteFunc(slices.Clone(keys), func(id records.KeyID) bool { return slices.Contains(others, id) })
 }
 
 // destroy destroys the keys that the record forgot; what fails is tried again at

@@ -74,42 +74,33 @@ type Entry struct {
 // generation are the record's.
 func (rec *record) note(e Entry) {
 	e.Time, e.Rotation, e.Generation = e.Time.UTC(), rec.Rotation.Number, rec.Rotation.Generation
-	rec.History = append(slices.Clone(rec.History), e)
+	history := slices.Clone(rec.History)
+	if last := len(history) - 1; e.Event == "restore" && last >= 0 && history[last].Event == e.Event {
+		history = history[:last] // one restore, however often its generation was raised
+	}
+	rec.History = append(history, e)
 	if over := len(rec.History) - maxHistory; over > 0 {
 		rec.History = rec.History[over:]
 	}
 }
 
-// trim drops what the rotation no longer names and returns the keys to destroy
-// once the record is durable.
-func (rec *record) trim() []records.KeyID {
+// trim drops what the rotation no longer names. Of a CA that is left in the bundle
+// alone, only the certificate stays.
+func (rec *record) trim() {
 	r := rec.Rotation
-	var gone []records.KeyID
-	inChain := func(l linkRecord) bool {
-		return slices.Contains(r.Chain, l.Link) || slices.Contains(r.OtherChain, l.Link)
-	}
-	rec.Links = slices.DeleteFunc(slices.Clone(rec.Links), func(l linkRecord) bool { return !inChain(l) })
 	live := func(id CAID) bool { return id == r.Active || id == r.Other && id != 0 }
-	var cas []caRecord
-	for _, ca := range rec.CAs {
-		if !live(ca.ID) && ca.Key != "" {
-			gone = append(gone, ca.Key)
-			ca.Key = ""
-		}
-		if live(ca.ID) || slices.Contains(r.Bundle, ca.ID) {
-			cas = append(cas, ca)
+	rec.Links = slices.DeleteFunc(slices.Clone(rec.Links), func(l linkRecord) bool {
+		return !slices.Contains(r.Chain, l.Link) && !slices.Contains(r.OtherChain, l.Link)
+	})
+	rec.Leaves = slices.DeleteFunc(slices.Clone(rec.Leaves), func(l leafRecord) bool { return !live(l.CA) })
+	rec.CAs = slices.DeleteFunc(slices.Clone(rec.CAs), func(ca caRecord) bool {
+		return !live(ca.ID) && !slices.Contains(r.Bundle, ca.ID)
+	})
+	for i := range rec.CAs {
+		if !live(rec.CAs[i].ID) {
+			rec.CAs[i].Key = ""
 		}
 	}
-	var leaves []leafRecord
-	for _, l := range rec.Leaves {
-		if !live(l.CA) {
-			gone = append(gone, l.Key)
-			continue
-		}
-		leaves = append(leaves, l)
-	}
-	rec.CAs, rec.Leaves = cas, leaves
-	return gone
 }
 
 // keys returns every key that the record names.

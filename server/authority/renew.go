@@ -31,7 +31,7 @@ func (a *Authority) renew(v View) (again bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		if due {
+		if due || v.witnessed() && a.leavesAhead(id, v.Now) {
 			return true, a.renewLeaves(id, v.Now)
 		}
 	}
@@ -79,6 +79,15 @@ func (a *Authority) leavesDue(id CAID, now time.Time) (bool, error) {
 	return false, nil
 }
 
+// leavesAhead: a leaf of the CA is not valid yet. It was made while the clock was
+// ahead, and nobody accepts it.
+func (a *Authority) leavesAhead(id CAID, now time.Time) bool {
+	return slices.ContainsFunc(a.rec.Leaves, func(l leafRecord) bool {
+		leaf, err := x509.ParseCertificate(l.Cert)
+		return err == nil && l.CA == id && now.Before(leaf.NotBefore)
+	})
+}
+
 // untilRenewal is how long no leaf comes due; forever when none will. A leaf that
 // is due and stays, since a new one would gain too little, is looked at with the
 // rest. The caller holds mu.
@@ -114,15 +123,7 @@ func (a *Authority) renewLeaves(id CAID, now time.Time) error {
 	rec.Leaves = append(rec.Leaves, leaves...)
 	rec.Rotation = rec.Rotation.RenewLeaf()
 	rec.note(Entry{Time: now, Event: "leaf", By: "age", Detail: signer.Cert.Subject.CommonName})
-	if err := a.write(rec, "leaf"); err != nil {
-		return err
-	}
-	for _, l := range old {
-		if l.CA == id {
-			a.doomed = append(a.doomed, l.Key)
-		}
-	}
-	return a.destroy()
+	return a.write(rec, "leaf")
 }
 
 // Window is a daily span of time, in UTC. The zero value is always open.

@@ -2,6 +2,7 @@ package authority
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,7 +58,7 @@ func (r Rotation) outrun(v View) Rotation {
 		if h.Evidence != nil && h.Evidence.Bundle == nil {
 			ours--
 		}
-		if r.Restored && claims(h, v, ours) {
+		if r.Restored && !slices.Contains(r.Skipped, h.ID) && claims(h, v, ours) {
 			n.Generation = h.Evidence.Generation + 1
 		}
 	}
@@ -83,10 +84,10 @@ func claims(h Host, v View, ours uint64) bool {
 }
 
 // ahead names the hosts that report a generation above ours, and counts those
-// that report at all.
+// that report at all; who is passed over says nothing here.
 func (r Rotation) ahead(v View) (names []string, reporting int) {
 	for _, h := range v.Hosts {
-		if h.Removed || h.Evidence == nil || h.Evidence.Age >= 2*v.Tick {
+		if h.Removed || h.Evidence == nil || h.Evidence.Age >= 2*v.Tick || slices.Contains(r.Skipped, h.ID) {
 			continue
 		}
 		reporting++
@@ -111,7 +112,7 @@ func (r Rotation) Frozen(v View) string {
 	switch {
 	case r.superseded(v):
 		names, _ := r.ahead(v)
-		return fmt.Sprintf("there are newer generations than %d on %s: another server, or a later state of this one, leads this fleet; stop this server, or if it is the right one restore it from its newest backup", r.Generation, someOf(names))
+		return fmt.Sprintf("there are newer generations than %d on %s: another server, or a later state of this one, leads this fleet; stop this server, or if it is the right one restore it from its newest backup; a host that lies is shut out by `trustcast host rm NAME`", r.Generation, someOf(names))
 	case r.Restored:
 		return "this server was restored from a backup and serves nobody until every present host has the restored CA; `trustcast status` names who is waited for"
 	}

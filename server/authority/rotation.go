@@ -171,7 +171,7 @@ func (r Rotation) stage(v View, patience time.Duration) Rotation {
 	n.OtherChain = append([]Link{{CA: n.Other, By: n.Active, Generation: n.Generation}}, n.Chain...)
 	n.OtherReach = n.Reach
 	if len(n.OtherChain) > maxLinks {
-		n.OtherReach = n.OtherChain[maxLinks].Generation
+		n.OtherReach = max(n.Reach, n.OtherChain[maxLinks].Generation)
 		n.OtherChain = n.OtherChain[:maxLinks]
 	}
 	n.Skipped = nil

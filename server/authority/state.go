@@ -76,10 +76,11 @@ type State struct {
 	// Other is the CA that comes or goes, nil for none.
 	Other   *x509.Certificate
 	Waiting []Wait
-	// Frozen says why nothing happens any more; "" when it does.
-	Frozen       string
-	Certificates []Certificate
-	History      []Entry
+	// Frozen says why nothing happens any more; "" when it does. Stuck is why the
+	// last step failed; it is tried again.
+	Frozen, Stuck string
+	Certificates  []Certificate
+	History       []Entry
 }
 
 // State returns the state at one moment.
@@ -89,7 +90,10 @@ func (a *Authority) State() (State, error) {
 	rec, r := a.rec, a.rec.Rotation
 	s := State{Rotation: r, Bundle: a.wanted.Bundle, History: rec.History, Predecessors: len(a.serving.Chain)}
 	v := a.view(time.Now())
-	s.Waiting, s.Frozen = r.Waiting(v), r.Frozen(v)
+	s.Waiting, s.Frozen, s.Stuck = r.Waiting(v), r.Frozen(v), a.complaint
+	if s.Stuck != "" && r.Phase != Idle {
+		s.Waiting = append(s.Waiting, Wait{Host: "server", Reason: "is stuck: " + s.Stuck, Advice: "mend that on the server; it tries again by itself"})
+	}
 	for _, ca := range rec.CAs {
 		cert, err := x509.ParseCertificate(ca.Cert)
 		if err != nil {

@@ -62,6 +62,14 @@ type Evidence struct {
 	Problem string
 }
 
+// witnessed: some host's fresh report says that this server's clock is right, or
+// there is no host that could.
+func (v View) witnessed() bool {
+	return !v.ClockOff && (len(v.Hosts) == 0 || slices.ContainsFunc(v.Hosts, func(h Host) bool {
+		return h.Evidence != nil && h.Evidence.Age < 2*v.Tick
+	}))
+}
+
 // settled: the edge serves what the record says.
 func (r Rotation) settled(v View) bool {
 	return v.Serving.Active == r.Active && slices.Equal(v.Serving.Chain, r.Chain)
@@ -75,8 +83,11 @@ func (r Rotation) covers(h Host) bool {
 // waited: the next step does not happen without this host. Gone hosts are waited
 // for until the deadline, but not when a CA's key is stolen.
 func (r Rotation) waited(h Host, v View) bool {
+	if r.Restored { // the backup may be older than a host's coverage
+		return !h.Removed && h.Present && !slices.Contains(r.Skipped, h.ID)
+	}
 	return r.covers(h) && !slices.Contains(r.Skipped, h.ID) &&
-		(h.Present || !r.Compromised && !r.Restored && !r.overdue(v))
+		(h.Present || !r.Compromised && !r.overdue(v))
 }
 
 // overdue: the deadline is over.

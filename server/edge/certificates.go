@@ -35,8 +35,9 @@ type chains struct {
 //
 // Every pair is checked first: the key is the leaf's, the leaf has the name and
 // is valid now, each certificate is issued by the one after it. On any error
-// nothing changes, neither current nor next. Only a current leaf may have ended:
-// serving it is no worse than serving nobody, and a rotation must be able to
+// nothing changes, neither current nor next. Only a current leaf may have ended, or
+// be valid later by this machine's clock: serving it is no worse than serving
+// nobody, its clients have clocks of their own, and a rotation must be able to
 // replace it.
 func (e *Edge) Publish(current, next map[string]*tls.Certificate) error {
 	e.publishing.Lock()
@@ -122,7 +123,7 @@ func check(pair *tls.Certificate, name string, now time.Time, protocol string) (
 	switch {
 	case name != strings.ToLower(name):
 		return nil, errors.New("its name has upper-case letters")
-	case now.Before(leaf.NotBefore):
+	case now.Before(leaf.NotBefore) && protocol == NextProtocol:
 		return nil, fmt.Errorf("it is valid only from %s", leaf.NotBefore.UTC().Format(time.RFC3339))
 	case now.After(leaf.NotAfter) && protocol == NextProtocol:
 		return nil, fmt.Errorf("it ended on %s", leaf.NotAfter.UTC().Format(time.RFC3339))
@@ -133,10 +134,14 @@ func check(pair *tls.Certificate, name string, now time.Time, protocol string) (
 	return leaf, checkLinks(chain, now)
 }
 
-// lastDay is now, or the leaf's end if that is over: its dates were judged.
-func lastDay(leaf *x509.Certificate, now time.Time) time.Time {
-	if now.After(leaf.NotAfter) {
+// inLife is now, or the leaf's nearest day if that is outside of its life: its
+// dates were judged.
+func inLife(leaf *x509.Certificate, now time.Time) time.Time {
+	switch {
+	case now.After(leaf.NotAfter):
 		return leaf.NotAfter
+	case now.Before(leaf.NotBefore):
+		return leaf.NotBefore
 	}
 	return now
 }
@@ -179,7 +184,7 @@ func checkLinks(chain []*x509.Certificate, now time.Time) error {
 		between.AddCert(link)
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{
-		Roots: oldest, Intermediates: between, CurrentTime: lastDay(chain[0], now),
+		Roots: oldest, Intermediates: between, CurrentTime: inLife(chain[0], now),
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {

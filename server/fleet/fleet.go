@@ -179,8 +179,8 @@ func (f *Fleet) Uncover(id string) error { return f.setCovered(id, false) }
 func (f *Fleet) setCovered(id string, covered bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	h := f.host(id)
-	if h.rec.Covered == covered {
+	h, ok := f.hosts[id]
+	if !ok || h.rec.Covered == covered { // not there: removed meanwhile
 		return nil
 	}
 	rec := h.known(time.Now())

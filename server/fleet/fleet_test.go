@@ -190,6 +190,10 @@ func TestAddressIsDurable(t *testing.T) {
 func TestCoveredIsDurable(t *testing.T) {
 	dir := t.TempDir()
 	f := newFleet(t, dir, nil)
+	if err := f.Cover("removed"); err != nil || f.State("removed").Covered {
+		t.Errorf("a host that is not there is covered (%v)", err)
+	}
+	attach(t, f, "a").Close()
 	for range 2 {
 		if err := f.Cover("a"); err != nil {
 			t.Fatal(err)

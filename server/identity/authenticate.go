@@ -21,7 +21,7 @@ func (i *Identity) Authenticate(cert *x509.Certificate, now time.Time, renewing 
 		return Host{}, err
 	}
 	at := now
-	if renewing && now.After(cert.NotAfter) && now.Before(cert.NotAfter.Add(renewGrace)) {
+	if renewing && now.After(cert.NotAfter) && now.Before(cert.NotAfter.Add(RenewGrace)) {
 		at = cert.NotAfter // judged as on its last day
 	}
 	if now.After(cert.NotAfter) && at.Equal(now) {

@@ -35,8 +35,9 @@ const (
 	serverLife  = 30 * 24 * time.Hour
 	hostLife    = 90 * 24 * time.Hour
 
-	// renewGrace is how long an expired host key may still call Renew.
-	renewGrace = 365 * 24 * time.Hour
+	// RenewGrace is how long an expired host key may still call Renew. That a host
+	// was removed is remembered for as long: until then its key means something.
+	RenewGrace = 365 * 24 * time.Hour
 )
 
 // Sentinels for callers that branch; the texts around them tell people more.

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// lookMost is how long Run waits at most: clocks are set meanwhile, and an
-	// hour is nothing beside a life of 30 days.
-	lookMost = time.Hour
+	// lookMost is how long Run waits at most: clocks are set meanwhile, and nobody
+	// can connect while the identity disagrees with them.
+	lookMost = 10 * time.Minute
 	// lookPart of a life is how soon what failed or paused is tried again when
 	// lives are short; a third of a life is left for it.
 	lookPart = 30
@@ -162,12 +162,10 @@ func (i *Identity) renewServer(now time.Time) error {
 		return fmt.Errorf("renew server identity: %w", err)
 	}
 	i.control, i.rev = c, rev
-	if old != "" {
-		if err := i.cfg.Keys.Destroy(old); err != nil {
-			return err
-		}
+	if err := i.loadServer(); err != nil || old == "" {
+		return err
 	}
-	return i.loadServer()
+	return i.cfg.Keys.Destroy(old)
 }
 
 // Life is when a certificate was made and when it ends.

@@ -57,9 +57,15 @@ func (i *Identity) adopt(id, key string, cert *x509.Certificate) (Host, bool, er
 		if !hostNames.MatchString(name) {
 			return Host{}, false, nil
 		}
-		if older, taken := i.names[name]; taken { // it was replaced after the backup
-			gone := i.hosts[older]
-			gone.Removed = true
+		if holder, taken := i.names[name]; taken {
+			gone := i.hosts[holder]
+			if !gone.Enrolled.Before(issued) { // who comes now was replaced since
+				return Host{}, false, ErrRemoved
+			}
+			if err := i.lockOut(); err != nil {
+				return Host{}, false, err
+			}
+			gone.Removed = true // it was replaced after the backup
 			if err := i.put(gone); err != nil {
 				return Host{}, false, err
 			}

@@ -176,3 +176,47 @@ func TestRestoreRevokesTokens(t *testing.T) {
 		t.Errorf("joined with a token of before the restore: %v", err)
 	}
 }
+
+// TestAdoptionEvictsNobodyNewer: who was replaced between the backup and the restore
+// does not come back over who replaced it, in whichever order they come.
+func TestAdoptionEvictsNobodyNewer(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	d := newDirectory(t, start, Config{Log: slog.New(slog.DiscardHandler)})
+	backup := t.TempDir()
+	if err := os.CopyFS(backup, os.DirFS(d.dir)); err != nil {
+		t.Fatal(err)
+	}
+	i := d.open()
+	stolen := joined(t, i, "web-1", start.Add(time.Hour))
+	newer := joined(t, i, "web-1", start.Add(2*time.Hour))
+	now := start.Add(3 * time.Hour)
+	for _, stolenFirst := range []bool{true, false} {
+		d.dir = t.TempDir()
+		if err := os.CopyFS(d.dir, os.DirFS(backup)); err != nil {
+			t.Fatal(err)
+		}
+		d.reopen()
+		if err := Restore(d.cfg.Records, start, now); err != nil {
+			t.Fatal(err)
+		}
+		i := d.open()
+		if stolenFirst {
+			if err := stolen.is(i, now); err != nil {
+				t.Fatalf("nobody knows yet that it was replaced: %v", err)
+			}
+		}
+		if err := newer.is(i, now); err != nil {
+			t.Fatalf("the newer one: %v", err)
+		}
+		if err := stolen.is(i, now); !errors.Is(err, ErrRemoved) {
+			t.Errorf("first %v: the one that was replaced: %v", stolenFirst, err)
+		}
+		if err := newer.is(i, now); err != nil {
+			t.Errorf("first %v: the newer one was evicted: %v", stolenFirst, err)
+		}
+		if again := i.Ring().Again; again != stolenFirst {
+			t.Errorf("first %v: a roll follows: %v", stolenFirst, again)
+		}
+	}
+}
