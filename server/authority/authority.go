@@ -81,6 +81,8 @@ type Authority struct {
 	held      []string // whom the next step waited for last
 	// doomed are keys that the record forgot and that are still to be destroyed.
 	doomed []records.KeyID
+	// orphans are keys of records that could not be written.
+	orphans []records.KeyID
 }
 
 // Create makes the first CA and its leaves and writes the record. It refuses to

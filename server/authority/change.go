@@ -29,8 +29,9 @@ func (a *Authority) change(next Rotation, now time.Time, by, detail string) erro
 	return nil
 }
 
-// write makes rec durable and current; the keys that it forgets are destroyed
-// then, or those that it added if it cannot be written. The caller holds mu.
+// write makes rec durable and current; then the keys that it forgets are destroyed,
+// and those of records that could not be written: until another one is durable,
+// nobody knows whether they are. The caller holds mu.
 func (a *Authority) write(rec record, event string) error {
 	rec.trim()
 	wanted, err := rec.wanted()
@@ -39,11 +40,11 @@ func (a *Authority) write(rec record, event string) error {
 	}
 	rev, err := a.cfg.Records.Put(recordName, a.rev, rec)
 	if err != nil {
-		a.doomed = append(a.doomed, missing(rec.keys(), a.rec.keys())...)
+		a.orphans = append(a.orphans, missing(rec.keys(), a.rec.keys())...)
 		return err
 	}
-	forgotten := missing(a.rec.keys(), rec.keys())
-	a.rec, a.rev, a.wanted = rec, rev, wanted
+	forgotten := missing(append(a.rec.keys(), a.orphans...), rec.keys())
+	a.rec, a.rev, a.wanted, a.orphans = rec, rev, wanted, nil
 	r := rec.Rotation
 	a.cfg.Log.Info("rotation", "phase", r.Phase, "event", event, "rotation", r.Number, "generation", r.Generation, "revision", r.Rev)
 	a.doomed = append(a.doomed, forgotten...)

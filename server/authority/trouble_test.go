@@ -39,8 +39,9 @@ func TestLeafFromAClockThatWasAhead(t *testing.T) {
 	}
 }
 
-// TestFailedWritesLeaveNoKeys: a record that cannot be written leaves no keys
-// behind, and status says what is wrong.
+// TestFailedWritesLeaveNoKeys: the keys of records that could not be written stay
+// until one could, since nobody knows what is on the disk; and status says what is
+// wrong.
 func TestFailedWritesLeaveNoKeys(t *testing.T) {
 	r := newRig(t)
 	r.ack("web-1")
@@ -59,8 +60,17 @@ func TestFailedWritesLeaveNoKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if have, err := r.keys.List(); err != nil || len(have) != 2 {
-		t.Errorf("%d keys (%v), want those of one CA and its leaf", len(have), err)
+	if have, err := r.keys.List(); err != nil || len(have) != 2+5*2 {
+		t.Errorf("%d keys (%v): some were destroyed although a record may name them", len(have), err)
+	}
+	if err := os.Remove(filepath.Join(dir, "authority.json")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := r.a.Rotate("uid 0", Start{}); err != nil {
+		t.Fatal(err)
+	}
+	if have, err := r.keys.List(); err != nil || len(have) != 4 {
+		t.Errorf("%d keys (%v), want those of two CAs and their leaves", len(have), err)
 	}
 	r.a.complain(errors.New("no space left on device"))
 	state, err := r.a.State()
