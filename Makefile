@@ -31,7 +31,7 @@ demo: build ## show it all on this machine: a registry, five hosts, a rotation; 
 # The packages that go further when TRUSTCAST_PROVE is set, and print figures.
 PROOFS := ./test/explore ./test/sim ./test/mutants ./test/crash
 # Leaves the figures, and everything about what fails.
-FIGURES := grep -vE '^(=== (RUN|PAUSE|CONT|NAME) |( *)--- PASS)'
+FIGURES := grep --line-buffered -vE '^(=== (RUN|PAUSE|CONT|NAME) |( *)--- PASS)'
 
 test: ## run all tests that need neither root nor Docker, with the race detector
 	go test -race -timeout 15m $$(go list ./... | grep -vE '/test/(explore|sim|mutants|crash)$$')
