@@ -19,15 +19,17 @@ type fault struct {
 }
 
 var (
-	plainScope  = scope{name: "plain", hosts: 1, budget: budget{rotations: 2, agentCrashes: 1}}
-	pairScope   = scope{name: "pair", hosts: 2, whole: true, budget: budget{rotations: 1, absences: 1, crashes: 1, rollbacks: 1}}
-	theftScope  = scope{name: "theft", hosts: 1, whole: true, budget: budget{compromises: 1, absences: 1, skips: 1}}
-	goneScope   = scope{name: "removal", hosts: 2, whole: true, budget: budget{compromises: 1, removals: 1}}
-	againScope  = scope{name: "restore", hosts: 1, whole: true, budget: budget{rotations: 1, backups: 1, restores: 1}}
-	endScope    = scope{name: "end", hosts: 1, whole: true, budget: budget{rotations: 2, absences: 1, ends: 1}}
-	joinScope   = scope{name: "join", hosts: 1, fresh: true, budget: budget{rotations: 1}}
-	refuseScope = scope{name: "refusal", hosts: 1, whole: true, budget: budget{rotations: 1, refusals: 1}}
-	orderScope  = scope{name: "order", hosts: 1, down: 2, budget: budget{rotations: 1, rollbacks: 1}}
+	plainScope   = scope{name: "plain", hosts: 1, budget: budget{rotations: 2, agentCrashes: 1}}
+	pairScope    = scope{name: "pair", hosts: 2, whole: true, budget: budget{rotations: 1, absences: 1, crashes: 1, rollbacks: 1}}
+	theftScope   = scope{name: "theft", hosts: 1, whole: true, budget: budget{compromises: 1, absences: 1, skips: 1}}
+	goneScope    = scope{name: "removal", hosts: 2, whole: true, budget: budget{compromises: 1, removals: 1}}
+	againScope   = scope{name: "restore", hosts: 1, whole: true, budget: budget{rotations: 1, backups: 1, restores: 1}}
+	endScope     = scope{name: "end", hosts: 1, whole: true, budget: budget{rotations: 2, absences: 1, ends: 1}}
+	joinScope    = scope{name: "join", hosts: 1, fresh: true, budget: budget{rotations: 1}}
+	refuseScope  = scope{name: "refusal", hosts: 1, whole: true, budget: budget{rotations: 1, refusals: 1}}
+	troubleScope = scope{name: "trouble", hosts: 1, whole: true, budget: budget{rotations: 1, agings: 1, drifts: 1, refusals: 1}}
+	unheardScope = scope{name: "unheard", hosts: 1, whole: true, budget: budget{rotations: 1, crashes: 1, ends: 1}}
+	orderScope   = scope{name: "order", hosts: 1, down: 2, budget: budget{rotations: 1, rollbacks: 1}}
 )
 
 // advancing wraps the automatic steps: it may change what they see, and what they
@@ -74,6 +76,24 @@ func phase(p authority.Phase, see func(*authority.Rotation, *authority.View)) fu
 	}, nil)
 }
 
+// leaving leaves everybody behind at the steps that when chooses.
+func leaving(when func(before authority.Rotation, after *authority.Rotation) bool) func(*code) {
+	return func(c *code) {
+		real := c.advance
+		c.advance = func(r authority.Rotation, v authority.View) authority.Rotation {
+			after := real(r, v)
+			if after.Rev == r.Rev || !when(r, &after) {
+				return after
+			}
+			after.Uncover = nil
+			for _, h := range v.Hosts {
+				after.Uncover = append(after.Uncover, h.ID)
+			}
+			return after
+		}
+	}
+}
+
 func nobody(_ *authority.Rotation, v *authority.View) { v.Hosts = nil }
 
 var faults = []fault{
@@ -95,8 +115,34 @@ var faults = []fault{
 	}, nil), pairScope},
 	{"retire before confirmation", "S7", phase(authority.Switched, nobody), plainScope},
 	{"retire although hosts refuse", "S7", evidence(func(_ authority.Rotation, e *authority.Evidence) {
-		e.Live, e.Probe = outcomes[accepted], outcomes[accepted]
+		e.Live = outcomes[accepted]
 	}), refuseScope},
+	{"switch although hosts refuse", "S2", evidence(func(_ authority.Rotation, e *authority.Evidence) {
+		e.Probe = outcomes[accepted]
+	}), troubleScope},
+	{"switch although nothing is in effect", "S2", evidence(func(r authority.Rotation, e *authority.Evidence) {
+		e.Offline = e.Offline || r.Phase == authority.Staged
+	}), troubleScope},
+	{"retire although nothing is in effect", "S7", evidence(func(r authority.Rotation, e *authority.Evidence) {
+		e.Offline = e.Offline || r.Phase == authority.Switched
+	}), troubleScope},
+	{"switch on old evidence", "S2", evidence(func(r authority.Rotation, e *authority.Evidence) {
+		if r.Phase == authority.Staged {
+			e.Age = 0
+		}
+	}), troubleScope},
+	{"retire on old evidence", "S7", evidence(func(r authority.Rotation, e *authority.Evidence) {
+		if r.Phase == authority.Switched {
+			e.Age = 0
+		}
+	}), troubleScope},
+	{"a hurry does not wait to hear hosts", "S1", phase(authority.Staged, func(_ *authority.Rotation, v *authority.View) {
+		for i := range v.Hosts {
+			if v.Hosts[i].Evidence == nil {
+				v.Hosts[i].Evidence = &authority.Evidence{}
+			}
+		}
+	}), unheardScope},
 	{"the switch needs no confirmation", "S7", phase(authority.Switched, func(r *authority.Rotation, _ *authority.View) { r.SwitchedRev = 0 }), plainScope},
 	{"retire before the edge has settled", "S5", func(c *code) {
 		real := c.advance
@@ -120,6 +166,26 @@ var faults = []fault{
 			after.Uncover = before.Uncover
 		}
 	}), theftScope},
+	{"everybody is left behind", "S1", leaving(func(before authority.Rotation, after *authority.Rotation) bool {
+		return before.Phase == authority.Staged && after.Phase == authority.Switched
+	}), plainScope},
+	{"everybody is left behind at the end", "S1", leaving(func(before authority.Rotation, after *authority.Rotation) bool {
+		if before.Phase != authority.Switched {
+			return false
+		}
+		after.Chain = nil
+		return true
+	}), plainScope},
+	{"a theft leaves all behind", "S1", leaving(func(_ authority.Rotation, after *authority.Rotation) bool {
+		return after.Phase == authority.Switched && after.Compromised
+	}), theftScope},
+	{"a restore leaves all behind", "S1", leaving(func(before authority.Rotation, after *authority.Rotation) bool {
+		return before.Restored && !after.Restored
+	}), againScope},
+	{"an ended link leaves all behind", "S1", leaving(func(before authority.Rotation, after *authority.Rotation) bool {
+		return len(after.Chain) < len(before.Chain)
+	}), endScope},
+	{"links are never dropped", "L1", advancing(func(_ *authority.Rotation, v *authority.View) { v.Ended = nil }, nil), endScope},
 	{"who is left behind stays covered", "S1", func(c *code) { c.forgetful = true }, theftScope},
 	{"cover without evidence", "S1", func(c *code) {
 		c.cover = func(authority.Rotation, authority.Host, authority.View) bool { return true }
@@ -135,6 +201,15 @@ var faults = []fault{
 			n := real(r, floor)
 			n.Restored = false
 			return n
+		}
+	}, againScope},
+	{"a restored server waits for nobody", "S1: opened", func(c *code) {
+		real := c.advance
+		c.advance = func(r authority.Rotation, v authority.View) authority.Rotation {
+			if next, err := r.ServeNow(v); err == nil {
+				return next
+			}
+			return real(r, v)
 		}
 	}, againScope},
 	{"a restored record keeps its generation", "S4", func(c *code) {

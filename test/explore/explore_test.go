@@ -8,9 +8,13 @@ import (
 )
 
 const (
-	// quickStates bounds what each `go test` explores, all quick scopes together, of
-	// which it may cut the last: about a minute of one core with the race detector.
-	quickStates = 240_000
+	// quickStates bounds a quick scope: all of them take about half a minute of one
+	// core with the race detector.
+	quickStates = 60_000
+	// quickLeast and proveLeast are how many worlds the quick scopes, and all, have
+	// together at the least.
+	quickLeast = 200_000
+	proveLeast = 1_000_000
 	// proveStates bounds a scope when TRUSTCAST_PROVE is set: minutes, and memory,
 	// of which a world of the newest level takes about 1.5 kB.
 	proveStates = 1_000_000
@@ -21,12 +25,13 @@ func newCoder(exact bool) coder {
 }
 
 // TestExplore walks through each scope and prints what it saw. A scope is closed
-// when nothing in it is left to see, and cut when there were too many worlds.
+// when nothing in it is left to see, and cut when there were too many worlds. That
+// there was less to see than a scope promises is a failure too.
 func TestExplore(t *testing.T) {
 	states, moves := 0, uint64(0)
-	walkAll := func(scopes []scope, limit func() int) {
+	walkAll := func(scopes []scope, limit, least int) {
 		for _, s := range scopes {
-			res := explore(s, realCode(), limit())
+			res := explore(s, realCode(), limit)
 			states, moves = states+res.states, moves+res.moves
 			how := "closed"
 			if !res.closed {
@@ -36,12 +41,18 @@ func TestExplore(t *testing.T) {
 			if res.broken != "" {
 				t.Errorf("%s\n%s", res.broken, s.transcript(realCode(), res.way, res.broken))
 			}
+			for _, less := range s.missing(res) {
+				t.Errorf("%s: %s", s.name, less)
+			}
 			runtime.GC() // the next one begins with an empty memory
 		}
+		if states < least {
+			t.Errorf("all scopes have %d states together, want %d at the least", states, least)
+		}
 	}
-	walkAll(quick, func() int { return max(1, quickStates-states) })
+	walkAll(quick, quickStates, quickLeast)
 	if os.Getenv("TRUSTCAST_PROVE") != "" {
-		walkAll(full, func() int { return proveStates })
+		walkAll(full, proveStates, proveLeast)
 	}
 	t.Logf("together %d states, %d transitions", states, moves)
 }
