@@ -104,9 +104,13 @@ func (w *world) heard() bool {
 	return !slices.ContainsFunc(w.hosts[:], func(h host) bool { return w.waits(&h) && h.evidence.seq == 0 })
 }
 
-// waits: the next step that nobody hurries does not happen without this host.
+// waits: the next step that nobody hurries does not happen without this host. After
+// a restore that is each one present, for the backup may be older than its coverage.
 func (w *world) waits(h *host) bool {
-	return w.promised(h) && !w.skipped(h) && (h.present || !w.late && !w.rec.Restored)
+	if w.rec.Restored {
+		return h.exists() && !h.removed && h.present && !w.skipped(h)
+	}
+	return w.promised(h) && !w.skipped(h) && (h.present || !w.late)
 }
 
 // waitedFor is S2 at the switch, S7 when the old CA is retired, S1 when a restored
