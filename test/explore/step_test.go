@@ -37,16 +37,26 @@ func restarted(before, after *world) bool {
 }
 
 // samePair is S6: the edge presents the pair of the record, or of the one before.
+// Links that are over make no other pair: they are of use to nobody, and an operator
+// may take a rotation back before the edge has dropped them.
 func samePair(before, after *world) string {
 	if after.edge.Active == 0 || after.rec.Restored || after.serves(&after.rec) {
 		return ""
 	}
 	edgeMoved := after.edge.Active != before.edge.Active || !slices.Equal(after.edge.Chain, before.edge.Chain)
 	pairMoved := after.rec.Active != before.rec.Active || !slices.Equal(after.rec.Chain, before.rec.Chain)
-	if !edgeMoved && (!pairMoved || after.serves(&before.rec)) {
+	if !edgeMoved && (!pairMoved || after.edge.Active == before.rec.Active && slices.Equal(after.inUse(after.edge.Chain), after.inUse(before.rec.Chain))) {
 		return ""
 	}
 	return fmt.Sprintf("S6: the edge serves CA %d with %v, the record says CA %d with %v", after.edge.Active, after.edge.Chain, after.rec.Active, after.rec.Chain)
+}
+
+// inUse is a chain up to its first link that is over.
+func (w *world) inUse(chain []authority.Link) []authority.Link {
+	if i := slices.IndexFunc(chain, w.over); i >= 0 {
+		return chain[:i]
+	}
+	return chain
 }
 
 // serves: the edge presents the pair of a record.
