@@ -1,6 +1,7 @@
 package explore
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,6 +24,7 @@ var (
 	theftScope   = scope{name: "theft", hosts: 1, whole: true, budget: budget{compromises: 1, absences: 1, skips: 1}}
 	goneScope    = scope{name: "removal", hosts: 2, whole: true, budget: budget{compromises: 1, removals: 1}}
 	againScope   = scope{name: "restore", hosts: 1, whole: true, budget: budget{rotations: 1, backups: 1, restores: 1}}
+	newScope     = scope{name: "new", hosts: 1, fresh: true, whole: true, budget: budget{backups: 1, restores: 1}}
 	endScope     = scope{name: "end", hosts: 1, whole: true, budget: budget{rotations: 2, absences: 1, ends: 1}}
 	joinScope    = scope{name: "join", hosts: 1, fresh: true, budget: budget{rotations: 1}}
 	refuseScope  = scope{name: "refusal", hosts: 1, whole: true, budget: budget{rotations: 1, refusals: 1}}
@@ -147,6 +149,11 @@ var faults = []fault{
 			return real(r, v)
 		}
 	}, againScope},
+	{"a restored server waits for covered hosts only", "S1: opened", advancing(func(r *authority.Rotation, v *authority.View) {
+		if r.Restored {
+			v.Hosts = slices.DeleteFunc(v.Hosts, func(h authority.Host) bool { return !h.Covered })
+		}
+	}, nil), newScope},
 	{"a restored record keeps its generation", "S4", func(c *code) {
 		c.restore = func(r authority.Rotation, _ uint64) authority.Rotation { return authority.Rotation.Restore(r, 0) }
 		c.advance = advanceWithoutOutrun

@@ -12,6 +12,7 @@ var quick = []scope{
 	{name: "one host, theft", least: 35_000, hosts: 1, whole: true, budget: budget{rotations: 1, compromises: 1, skips: 1, absences: 1}},
 	{name: "one host, ends", least: 25_000, hosts: 1, whole: true, budget: budget{rotations: 2, absences: 1, ends: 1}},
 	{name: "one host, restore", least: 25_000, hosts: 1, whole: true, budget: budget{rotations: 1, absences: 1, backups: 1, restores: 1, hurries: 1}},
+	{name: "one host, new at restore", least: 30_000, hosts: 1, fresh: true, whole: true, budget: budget{rotations: 1, skips: 1, backups: 1, restores: 1}},
 	{name: "one host, refusal", least: 1_500, hosts: 1, whole: true, budget: budget{rotations: 1, rollbacks: 1, refusals: 1, nextRefused: 1}},
 	{name: "one host, trouble", least: 40_000, hosts: 1, whole: true, budget: budget{rotations: 1, absences: 1, agings: 1, drifts: 1, refusals: 1}},
 	{name: "one host, ends unheard", least: 35_000, hosts: 1, whole: true, budget: budget{rotations: 1, crashes: 1, absences: 1, ends: 2}},
