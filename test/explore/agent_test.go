@@ -44,7 +44,7 @@ func (m *machine) install(h *host) bool {
 // prove gathers evidence about what is on disk now.
 func (m *machine) prove(w *world, h *host) report {
 	o := &h.trusted
-	r := report{rev: o.rev, number: o.number, disk: m.reads(h)}
+	r := report{rev: o.rev, number: o.number, disk: m.reads(h), broken: h.broken, refuses: h.refuses}
 	r.offline = !h.broken && r.disk.a != 0
 	if r.disk.a == 0 || r.disk != o.bundle {
 		return r // no roots that it could answer for
@@ -58,7 +58,7 @@ func (m *machine) prove(w *world, h *host) report {
 			r.solo.add(c)
 		}
 	}
-	usable := w.usable()
+	usable := w.valid()
 	r.live = shake(o.active, o.version, ca(w.edge.Active), w.edge.version) //nolint:gosec // fewer than 64
 	if r.live == accepted && (w.spent(o.active) || !verifies(r.disk, o.active, w.edge.Chain, usable)) {
 		r.live = refused

@@ -19,62 +19,19 @@ type fault struct {
 }
 
 var (
-	plainScope  = scope{name: "plain", hosts: 1, budget: budget{rotations: 2, agentCrashes: 1}}
-	pairScope   = scope{name: "pair", hosts: 2, whole: true, budget: budget{rotations: 1, absences: 1, crashes: 1, rollbacks: 1}}
-	theftScope  = scope{name: "theft", hosts: 1, whole: true, budget: budget{compromises: 1, absences: 1, skips: 1}}
-	goneScope   = scope{name: "removal", hosts: 2, whole: true, budget: budget{compromises: 1, removals: 1}}
-	againScope  = scope{name: "restore", hosts: 1, whole: true, budget: budget{rotations: 1, backups: 1, restores: 1}}
-	endScope    = scope{name: "end", hosts: 1, whole: true, budget: budget{rotations: 2, absences: 1, ends: 1}}
-	joinScope   = scope{name: "join", hosts: 1, fresh: true, budget: budget{rotations: 1}}
-	refuseScope = scope{name: "refusal", hosts: 1, whole: true, budget: budget{rotations: 1, refusals: 1}}
-	orderScope  = scope{name: "order", hosts: 1, down: 2, budget: budget{rotations: 1, rollbacks: 1}}
+	plainScope   = scope{name: "plain", hosts: 1, budget: budget{rotations: 2, agentCrashes: 1}}
+	pairScope    = scope{name: "pair", hosts: 2, whole: true, budget: budget{rotations: 1, absences: 1, crashes: 1, rollbacks: 1}}
+	theftScope   = scope{name: "theft", hosts: 1, whole: true, budget: budget{compromises: 1, absences: 1, skips: 1}}
+	goneScope    = scope{name: "removal", hosts: 2, whole: true, budget: budget{compromises: 1, removals: 1}}
+	againScope   = scope{name: "restore", hosts: 1, whole: true, budget: budget{rotations: 1, backups: 1, restores: 1}}
+	newScope     = scope{name: "new", hosts: 1, fresh: true, whole: true, budget: budget{backups: 1, restores: 1}}
+	endScope     = scope{name: "end", hosts: 1, whole: true, budget: budget{rotations: 2, absences: 1, ends: 1}}
+	joinScope    = scope{name: "join", hosts: 1, fresh: true, budget: budget{rotations: 1}}
+	refuseScope  = scope{name: "refusal", hosts: 1, whole: true, budget: budget{rotations: 1, refusals: 1}}
+	troubleScope = scope{name: "trouble", hosts: 1, whole: true, budget: budget{rotations: 1, agings: 1, drifts: 1, refusals: 1}}
+	unheardScope = scope{name: "unheard", hosts: 1, whole: true, budget: budget{rotations: 1, crashes: 1, ends: 1}}
+	orderScope   = scope{name: "order", hosts: 1, down: 2, budget: budget{rotations: 1, rollbacks: 1}}
 )
-
-// advancing wraps the automatic steps: it may change what they see, and what they
-// answer.
-func advancing(see func(*authority.Rotation, *authority.View), answer func(before authority.Rotation, after *authority.Rotation)) func(*code) {
-	return func(c *code) {
-		real := c.advance
-		c.advance = func(r authority.Rotation, v authority.View) authority.Rotation {
-			before := r
-			if see != nil {
-				v.Hosts = slices.Clone(v.Hosts)
-				see(&r, &v)
-			}
-			after := real(r, v)
-			if after.Rev == before.Rev {
-				return before
-			}
-			if answer != nil {
-				answer(before, &after)
-			}
-			return after
-		}
-	}
-}
-
-// evidence changes what hosts are seen to have shown.
-func evidence(change func(authority.Rotation, *authority.Evidence)) func(*code) {
-	return advancing(func(r *authority.Rotation, v *authority.View) {
-		for i := range v.Hosts {
-			if v.Hosts[i].Evidence != nil {
-				e := *v.Hosts[i].Evidence
-				change(*r, &e)
-				v.Hosts[i].Evidence = &e
-			}
-		}
-	}, nil)
-}
-
-func phase(p authority.Phase, see func(*authority.Rotation, *authority.View)) func(*code) {
-	return advancing(func(r *authority.Rotation, v *authority.View) {
-		if r.Phase == p {
-			see(r, v)
-		}
-	}, nil)
-}
-
-func nobody(_ *authority.Rotation, v *authority.View) { v.Hosts = nil }
 
 var faults = []fault{
 	{"switch without waiting", "S2", phase(authority.Staged, nobody), plainScope},
@@ -95,8 +52,34 @@ var faults = []fault{
 	}, nil), pairScope},
 	{"retire before confirmation", "S7", phase(authority.Switched, nobody), plainScope},
 	{"retire although hosts refuse", "S7", evidence(func(_ authority.Rotation, e *authority.Evidence) {
-		e.Live, e.Probe = outcomes[accepted], outcomes[accepted]
+		e.Live = outcomes[accepted]
 	}), refuseScope},
+	{"switch although hosts refuse", "S2", evidence(func(_ authority.Rotation, e *authority.Evidence) {
+		e.Probe = outcomes[accepted]
+	}), troubleScope},
+	{"switch although nothing is in effect", "S2", evidence(func(r authority.Rotation, e *authority.Evidence) {
+		e.Offline = e.Offline || r.Phase == authority.Staged
+	}), troubleScope},
+	{"retire although nothing is in effect", "S7", evidence(func(r authority.Rotation, e *authority.Evidence) {
+		e.Offline = e.Offline || r.Phase == authority.Switched
+	}), troubleScope},
+	{"switch on old evidence", "S2", evidence(func(r authority.Rotation, e *authority.Evidence) {
+		if r.Phase == authority.Staged {
+			e.Age = 0
+		}
+	}), troubleScope},
+	{"retire on old evidence", "S7", evidence(func(r authority.Rotation, e *authority.Evidence) {
+		if r.Phase == authority.Switched {
+			e.Age = 0
+		}
+	}), troubleScope},
+	{"a hurry does not wait to hear hosts", "S1", phase(authority.Staged, func(_ *authority.Rotation, v *authority.View) {
+		for i := range v.Hosts {
+			if v.Hosts[i].Evidence == nil {
+				v.Hosts[i].Evidence = &authority.Evidence{}
+			}
+		}
+	}), unheardScope},
 	{"the switch needs no confirmation", "S7", phase(authority.Switched, func(r *authority.Rotation, _ *authority.View) { r.SwitchedRev = 0 }), plainScope},
 	{"retire before the edge has settled", "S5", func(c *code) {
 		real := c.advance
@@ -120,6 +103,26 @@ var faults = []fault{
 			after.Uncover = before.Uncover
 		}
 	}), theftScope},
+	{"everybody is left behind", "S1", leaving(func(before authority.Rotation, after *authority.Rotation) bool {
+		return before.Phase == authority.Staged && after.Phase == authority.Switched
+	}), plainScope},
+	{"everybody is left behind at the end", "S1", leaving(func(before authority.Rotation, after *authority.Rotation) bool {
+		if before.Phase != authority.Switched {
+			return false
+		}
+		after.Chain = nil
+		return true
+	}), plainScope},
+	{"a theft leaves all behind", "S1", leaving(func(_ authority.Rotation, after *authority.Rotation) bool {
+		return after.Phase == authority.Switched && after.Compromised
+	}), theftScope},
+	{"a restore leaves all behind", "S1", leaving(func(before authority.Rotation, after *authority.Rotation) bool {
+		return before.Restored && !after.Restored
+	}), againScope},
+	{"an ended link leaves all behind", "S1", leaving(func(before authority.Rotation, after *authority.Rotation) bool {
+		return len(after.Chain) < len(before.Chain)
+	}), endScope},
+	{"links are never dropped", "L1", advancing(func(_ *authority.Rotation, v *authority.View) { v.Ended = nil }, nil), endScope},
 	{"who is left behind stays covered", "S1", func(c *code) { c.forgetful = true }, theftScope},
 	{"cover without evidence", "S1", func(c *code) {
 		c.cover = func(authority.Rotation, authority.Host, authority.View) bool { return true }
@@ -137,6 +140,20 @@ var faults = []fault{
 			return n
 		}
 	}, againScope},
+	{"a restored server waits for nobody", "S1: opened", func(c *code) {
+		real := c.advance
+		c.advance = func(r authority.Rotation, v authority.View) authority.Rotation {
+			if next, err := r.ServeNow(v); err == nil {
+				return next
+			}
+			return real(r, v)
+		}
+	}, againScope},
+	{"a restored server waits for covered hosts only", "S1: opened", advancing(func(r *authority.Rotation, v *authority.View) {
+		if r.Restored {
+			v.Hosts = slices.DeleteFunc(v.Hosts, func(h authority.Host) bool { return !h.Covered })
+		}
+	}, nil), newScope},
 	{"a restored record keeps its generation", "S4", func(c *code) {
 		c.restore = func(r authority.Rotation, _ uint64) authority.Rotation { return authority.Rotation.Restore(r, 0) }
 		c.advance = advanceWithoutOutrun
@@ -180,15 +197,6 @@ var faults = []fault{
 	{"status names nobody", "L2", func(c *code) {
 		c.waiting = func(authority.Rotation, authority.View) []authority.Wait { return nil }
 	}, refuseScope},
-}
-
-// advanceWithoutOutrun trusts the generation that a restored record has.
-func advanceWithoutOutrun(r authority.Rotation, v authority.View) authority.Rotation {
-	next := r.Advance(v)
-	if r.Restored && next.Restored && next.Generation != r.Generation {
-		return r
-	}
-	return next
 }
 
 // TestFaultsAreFound: the walk is no formality. Each fault breaks its promise within

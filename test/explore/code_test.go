@@ -208,7 +208,7 @@ func (c *coder) report(r *report) {
 		return
 	}
 	c.put(1, byte(r.probe), byte(r.live))
-	c.flags(r.offline)
+	c.flags(r.offline, r.broken, r.refuses)
 	c.roots(r.disk)
 	c.roots(r.solo)
 	c.gen(r.gen)

@@ -4,8 +4,9 @@
 // lost, repeated, overtaken or followed by a crash.
 //
 // world_test.go is what there is, server_test.go, agent_test.go and
-// fate_test.go are what can happen, promise_test.go and live_test.go what must
-// hold, code_test.go when two worlds are the same, search_test.go the walk. A
+// fate_test.go are what can happen, promise_test.go, step_test.go and live_test.go
+// what must hold, code_test.go when two worlds are the same, search_test.go the
+// walk, missing_test.go what it must have seen. A
 // promise that breaks is printed as the shortest way to it, in lines that
 // TestReplay plays again.
 package explore

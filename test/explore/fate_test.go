@@ -75,7 +75,7 @@ var kinds = []kind{
 			m.operator(w, func(authority.View) (authority.Rotation, error) { return w.rec.Skip(h.name) }) && spend(&w.left.skips)
 	}},
 	{"servenow", false, func(m *machine, w *world, _ *host) bool {
-		return w.rec.Restored && m.operator(w, w.rec.ServeNow)
+		return w.rec.Restored && w.left.hurries > 0 && m.operator(w, w.rec.ServeNow) && spend(&w.left.hurries)
 	}},
 	{"remove", true, func(_ *machine, w *world, h *host) bool {
 		if h.removed || !spend(&w.left.removals) {

@@ -1,6 +1,7 @@
 package explore
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -18,6 +19,9 @@ func (m *machine) lives(w world, stay bool, known *keys, c *coder) string {
 	for range mostRounds {
 		again := m.round(&w, stay)
 		if w.rec.Phase == authority.Idle && !w.rec.Restored && w.published && len(w.rec.Uncover) == 0 {
+			if slices.ContainsFunc(w.edge.Chain, w.over) {
+				return fmt.Sprintf("L1: idle, and for ever serves a link that is over: %v", w.edge.Chain)
+			}
 			known.add(path)
 			return ""
 		}

@@ -77,6 +77,8 @@ type walk struct {
 	origins []origin
 	states  atomic.Uint32
 	moves   atomic.Uint64
+	// happened says which kinds of events did.
+	happened [64]atomic.Bool
 
 	mu     sync.Mutex
 	broken string
@@ -88,6 +90,7 @@ type result struct {
 	states, depth int
 	moves         uint64
 	closed        bool
+	happened      map[string]bool // by the kind's line
 	broken        string
 	way           []event
 	took          time.Duration
@@ -108,7 +111,10 @@ func explore(s scope, c code, limit int) result {
 		level = k.expand(level)
 		depth++
 	}
-	res := result{states: int(k.states.Load()), depth: depth, moves: k.moves.Load(), closed: len(level) == 0 && k.broken == "", broken: k.broken, took: time.Since(began)}
+	res := result{states: int(k.states.Load()), depth: depth, moves: k.moves.Load(), closed: len(level) == 0 && k.broken == "", broken: k.broken, took: time.Since(began), happened: map[string]bool{}}
+	for i, kind := range kinds {
+		res.happened[kind.line] = k.happened[i].Load()
+	}
 	for at := k.last; k.broken != "" && k.origins[at].parent != math.MaxUint32; at = k.origins[at].parent {
 		res.way = append([]event{k.origins[at].event}, res.way...)
 	}
@@ -153,6 +159,9 @@ func (k *walk) successors(m *machine, c *coder, from *reached, out []reached) []
 			continue
 		}
 		k.moves.Add(1)
+		if !k.happened[e.kind].Load() {
+			k.happened[e.kind].Store(true)
+		}
 		broken := m.change(&from.world, after)
 		isNew := k.seen.insert(c.key(after, true))
 		if broken == "" && !isNew || k.states.Load() >= k.limit {

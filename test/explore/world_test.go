@@ -61,6 +61,9 @@ type report struct {
 	disk, solo            roots
 	offline               bool
 	probe, live           outcome
+	// broken and refuses are what the machine was like meanwhile. The server does
+	// not see them.
+	broken, refuses bool
 }
 
 // outcome of a handshake.
@@ -165,7 +168,7 @@ type budget struct {
 	rotations, compromises, rollbacks, skips, renewals        uint8
 	crashes, agentCrashes, absences, losses, repeats, agings  uint8
 	drifts, refusals, removals, enrolments, ends, nextRefused uint8
-	backups, restores, copies                                 uint8
+	backups, restores, copies, hurries                        uint8
 }
 
 // all are its parts.
@@ -174,7 +177,7 @@ func (b *budget) all() []*uint8 {
 		&b.rotations, &b.compromises, &b.rollbacks, &b.skips, &b.renewals,
 		&b.crashes, &b.agentCrashes, &b.absences, &b.losses, &b.repeats, &b.agings,
 		&b.drifts, &b.refusals, &b.removals, &b.enrolments, &b.ends, &b.nextRefused,
-		&b.backups, &b.restores, &b.copies,
+		&b.backups, &b.restores, &b.copies, &b.hurries,
 	}
 }
 
@@ -192,6 +195,9 @@ type scope struct {
 	fresh  bool
 	exact  bool // numbers count, not only their order: for records that number anew
 	budget budget
+	// least is how many worlds it has at the least; cut: more than may be seen.
+	least int
+	cut   bool
 }
 
 var names = [...]string{"web-1", "web-2", "web-3", "web-1b", "web-2b", "web-3b"}
