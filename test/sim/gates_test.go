@@ -105,7 +105,7 @@ func (w *world) checkSwitch(g gate) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.switchers += checked; !g.hurried {
+	if w.switchers += checked; !g.hurried && len(g.hosts) > 0 {
 		w.plannedSwitches++
 	}
 }
@@ -128,7 +128,7 @@ func (w *world) checkRetire(g gate) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.retirers += checked; !g.hurried {
+	if w.retirers += checked; !g.hurried && len(g.hosts) > 0 {
 		w.plannedRetires++
 	}
 }
