@@ -28,7 +28,10 @@ func Restore(store *records.Store, made, now time.Time) error {
 		return fmt.Errorf("make gossip key: %w", err)
 	}
 	i.control.Ring = i.control.replaced(key, now)
-	i.control.AdoptFrom = made.UTC()
+	// A backup of a restored server may not know yet whom that one would adopt.
+	if from := i.control.AdoptFrom; from.IsZero() || made.Before(from) {
+		i.control.AdoptFrom = made.UTC()
+	}
 	if _, err := store.Put(recordName, rev, i.control); err != nil {
 		return fmt.Errorf("restore control CA: %w", err)
 	}

@@ -80,6 +80,8 @@ type entry struct {
 	Time       string
 	Generation uint64
 	Event      string
+	// Detail names the hosts that a step left behind.
+	Detail string
 }
 
 func readJSON(path string, into any) error {

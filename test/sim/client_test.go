@@ -27,6 +27,12 @@ func (w *world) pull(h *host) (made bool, err error) {
 
 // shake verifies what is served with roots.
 func (w *world) shake(from string, roots []*x509.Certificate) (made bool, err error) {
+	_, made, err = w.greet(from, roots)
+	return made, err
+}
+
+// greet is shake and returns the leaf that was shown and verified.
+func (w *world) greet(from string, roots []*x509.Certificate) (leaf *x509.Certificate, made bool, err error) {
 	pool := x509.NewCertPool()
 	for _, r := range roots {
 		pool.AddCert(r)
@@ -35,10 +41,14 @@ func (w *world) shake(from string, roots []*x509.Certificate) (made bool, err er
 	defer cancel()
 	conn, err := w.net.dialFrom(from)(ctx, "tcp", registry)
 	if err != nil {
-		return false, nil //nolint:nilerr // that is what made says
+		return nil, false, nil //nolint:nilerr // that is what made says
 	}
 	defer func() { _ = conn.Close() }()
-	return true, tls.Client(conn, &tls.Config{RootCAs: pool, ServerName: domain}).HandshakeContext(ctx)
+	client := tls.Client(conn, &tls.Config{RootCAs: pool, ServerName: domain})
+	if err := client.HandshakeContext(ctx); err != nil {
+		return nil, true, err
+	}
+	return client.ConnectionState().PeerCertificates[0], true, nil
 }
 
 func readRoots(path string) ([]*x509.Certificate, error) {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -44,6 +45,9 @@ func (h *host) awaitEnd(t *testing.T) {
 	}
 }
 
+// hasEnded says whether awaitEnd returns at once.
+func (h *host) hasEnded() bool { return h.ending == nil || len(h.ending.done) > 0 }
+
 // addHost starts an agent that joins.
 func (w *world) addHost(name string, layers agent.Layers) {
 	w.mu.Lock()
@@ -64,7 +68,26 @@ func (w *world) startAgent(name string) {
 	w.mu.Lock()
 	h.up, h.upSince = true, time.Now()
 	w.mu.Unlock()
-	h.agent = start(func(ctx context.Context) error { return agent.Run(ctx, cfg) })
+	h.agent = start(func(ctx context.Context) error { return keepRunning(ctx, cfg) })
+}
+
+// startAgain is how long an init system waits before it starts an agent again.
+const startAgain = 5 * time.Second
+
+// keepRunning is the init system of a host: an agent that finds no server to join
+// is started again.
+func keepRunning(ctx context.Context, cfg agent.Config) error {
+	for {
+		err := agent.Run(ctx, cfg)
+		if !errors.Is(err, agent.ErrUnreachable) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(startAgain):
+		}
+	}
 }
 
 func (w *world) agentConfig(h *host) agent.Config {
@@ -109,7 +132,9 @@ func (w *world) leaveAgent(name string) {
 		return
 	}
 	w.mu.Lock()
-	h.up, h.downSince = false, time.Now()
+	if h.up { // else its link is down already
+		h.up, h.downSince = false, time.Now()
+	}
 	w.mu.Unlock()
 	h.agent.stop()
 	h.agent, h.ending = nil, h.agent

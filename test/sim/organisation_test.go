@@ -56,8 +56,17 @@ type organisation struct {
 	// beyond are hosts that may have a CA which a restored server never knew.
 	beyond  map[string]bool
 	cloning bool
-	holding bool // host-0 holds a phase of a rotation, or will
-	figures figures
+	// stopped hosts will join anew.
+	stopped map[string]bool
+	// settling: the plan is over, everybody comes back.
+	settling bool
+	// backedUp: there is a backup that will be put back.
+	backedUp bool
+	openBy   time.Time // when a restored server must be open, see checkClosed
+	weeks    int       // rotations that the plan has
+	diary    []string  // what happened, to print when something failed
+	holding  bool      // host-0 holds a phase of a rotation, or will
+	figures  figures
 }
 
 // appointment is something that will happen.
@@ -97,15 +106,20 @@ func organise(t *testing.T, p plan) {
 		t.Logf("seed %d: %.0f simulated days in %.0f s; %s", seed, p.length.Hours()/24, time.Since(began).Seconds(), f)
 		if t.Failed() {
 			t.Logf("repeat with: TRUSTCAST_PROVE=1 go test -count=1 ./test/sim -run '^%s$' -seed=%d", t.Name(), seed)
+			t.Log("the seed fixes the appointments, what is drawn at them and which packets are lost; keys, IDs, the agents' own pauses and who comes first at one moment differ each time, so it may take several runs")
 		}
 	}()
 	simulateAt(t, stretched(), seed, p.hosts, agent.Layers{}, func(w *world) {
 		w.gossip.SetLoss(0.05)
 		o := &organisation{
-			w: w, plan: p, dice: rand.New(rand.NewPCG(seed, 0)), ends: time.Now().Add(p.length), went: map[string]int{}, beyond: map[string]bool{},
+			w: w, plan: p, dice: rand.New(rand.NewPCG(seed, 0)), ends: time.Now().Add(p.length), went: map[string]int{}, beyond: map[string]bool{}, stopped: map[string]bool{},
 			figures: figures{slept: map[int]int{}},
 		}
-		defer func() { f = o.figures }()
+		defer func() {
+			if f = o.figures; t.Failed() || w.broke() {
+				t.Logf("what happened:\n%s", strings.Join(o.diary, "\n"))
+			}
+		}()
 		o.begin()
 		if o.run(); !w.broke() {
 			o.settle()
@@ -119,6 +133,7 @@ func (o *organisation) begin() {
 		o.steady = append(o.steady, fmt.Sprintf("host-%d", i))
 	}
 	for at := 3 * day; at < o.plan.length; at += 7 * day {
+		o.weeks++
 		o.in(at, o.rotate)
 	}
 	// The mean of an absence, drawn on a logarithmic scale.
@@ -130,6 +145,7 @@ func (o *organisation) begin() {
 	o.every(o.plan.reinstall, o.reinstall)
 	o.every(o.plan.clone, o.clone)
 	o.every(o.plan.backup, o.backUp)
+	o.in(o.plan.length/6, o.backUp) // one at least is put back
 	for i := range o.plan.forgotten {
 		o.in(o.plan.length*time.Duration(i)/8+day, o.forget)
 	}
@@ -182,7 +198,7 @@ func (o *organisation) next() {
 // settle: everybody who is not removed comes back, and the rotation
 // under way ends.
 func (o *organisation) settle() {
-	o.agenda = nil
+	o.agenda, o.settling = nil, true
 	o.w.mu.Lock()
 	if o.holding && o.w.holdAt == "" {
 		o.went["host-0"] = o.w.switches
@@ -192,12 +208,46 @@ func (o *organisation) settle() {
 	for name := range maps.Clone(o.went) {
 		o.comeBack(name)
 	}
+	for name := range maps.Clone(o.stopped) {
+		o.joinAnew(name)
+	}
 	o.repeat(o.w.pace.tick, o.inspect)
 	for o.ends = time.Now().Add(5 * day); len(o.returning) > 0 && time.Now().Before(o.ends); {
 		o.next()
 	}
-	o.w.until("the last rotation ends", 5*day, func(s *pb.Status) bool { return s.GetRotation().GetPhase() == "idle" })
+	o.w.until("the last rotation ends", 5*day, func(s *pb.Status) bool {
+		return s.GetRotation().GetPhase() == "idle" && s.GetRotation().GetFrozen() == ""
+	})
 	o.w.until("all hosts trust", 2*day, func(s *pb.Status) bool { return trusted(len(s.GetHosts()))(s) })
+	for _, h := range o.w.status().GetHosts() {
+		if made, err := o.w.pull(o.w.host(h.GetName())); !made || err != nil {
+			o.w.fail("%s does not pull at the end: handshake %v, %v", h.GetName(), made, err)
+		}
+	}
+	o.demand()
+}
+
+// demand: what the figures must be at least, or the run proves little. Rotations wait
+// for the one before and for restores, pulls for the server and for hosts' disks.
+func (o *organisation) demand() {
+	least := func(what string, n, want int) {
+		if n < want {
+			o.w.fail("%d %s, want %d at least", n, what, want)
+		}
+	}
+	o.w.mu.Lock()
+	switches, pulls := o.w.switches, o.w.pulls
+	o.w.mu.Unlock()
+	back := 0
+	for _, n := range o.figures.slept {
+		back += n
+	}
+	looks := int(o.plan.length / o.w.pace.look)
+	least("rotations", o.figures.rotations, o.weeks*3/4)
+	least("switches", switches, o.weeks/2)
+	least("comebacks", back, o.weeks)
+	least("restores", o.figures.restores, 1)
+	least("verified pulls", pulls, looks*o.plan.hosts/2)
 }
 
 // rotate starts the weekly rotation, once the one before has ended.
@@ -220,6 +270,7 @@ func (o *organisation) rotate() {
 func (o *organisation) inspect() {
 	s := o.w.status()
 	o.explain(s)
+	o.checkClosed()
 	o.returning = slices.DeleteFunc(o.returning, func(c comeback) bool { return o.isBack(c, s) })
 }
 
@@ -267,6 +318,12 @@ func (o *organisation) isBack(c comeback, s *pb.Status) bool {
 		o.steady = append(o.steady, c.name)
 	}
 	return true
+}
+
+// note writes into the diary.
+func (o *organisation) note(format string, args ...any) {
+	day := o.plan.length.Hours()/24 - time.Until(o.ends).Hours()/24
+	o.diary = append(o.diary, fmt.Sprintf("day %.2f: %s", day, fmt.Sprintf(format, args...)))
 }
 
 func hostOf(s *pb.Status, name string) *pb.Host {

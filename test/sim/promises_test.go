@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -65,17 +64,19 @@ func (w *world) step(phase, event string) {
 		w.fail("read the record: %v", err)
 		return
 	}
+	w.checkBundle(rec)
+	w.checkGate(event, rec)
 	w.mu.Lock()
 	w.uncovered = rec.Value.Rotation.Uncover
 	w.closed = rec.Value.Rotation.Restored
 	if event == "open" {
 		w.opened = time.Now()
 	}
-	w.mu.Unlock()
-	w.checkBundle(rec)
-	if event == "switch" {
-		w.checkSwitch(rec)
+	if rec.Value.Rotation.Active != w.last.Value.Rotation.Active {
+		w.servedBefore, w.servedUntil = w.last, time.Now()
 	}
+	w.last = rec
+	w.mu.Unlock()
 	w.checkPulls("at " + event)
 	w.mu.Lock()
 	w.phases = append(w.phases, phase)
@@ -85,7 +86,6 @@ func (w *world) step(phase, event string) {
 	case "switch":
 		w.switches++
 	}
-	w.last = rec
 	hold := w.holdAt == phase || event == "gossip" && w.holdRing != "" && w.holdRing == w.ringStep()
 	if hold {
 		w.holdAt, w.holdRing = "", ""
@@ -119,89 +119,6 @@ func (w *world) checkBundle(rec record) {
 		if (ca.Key != "") != (ca.ID == r.Active || ca.ID == r.Other) {
 			w.fail("S3: CA %d has a key: %v, with %d active and %d other", ca.ID, ca.Key != "", r.Active, r.Other)
 		}
-	}
-}
-
-// checkSwitch: S2, every host that must be waited for has the new root itself.
-func (w *world) checkSwitch(rec record) {
-	var active certs.Fingerprint
-	for _, ca := range rec.Value.CAs {
-		if ca.ID == rec.Value.Rotation.Active {
-			cert, err := certs.ParseCertificate(ca.Cert)
-			if err != nil {
-				w.fail("parse the active CA: %v", err)
-				return
-			}
-			active = certs.FingerprintOf(cert)
-		}
-	}
-	w.mu.Lock()
-	deadline := w.last.Value.Rotation.Deadline
-	w.mu.Unlock()
-	for _, h := range w.covered() {
-		if slices.Contains(rec.Value.Rotation.Skipped, h.id) || !w.present(h) && !time.Now().Before(deadline) {
-			continue
-		}
-		roots, err := readRoots(h.caFile())
-		if err != nil {
-			w.fail("S2: switched although %s has no CA file: %v", h.name, err)
-			continue
-		}
-		if !slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return certs.FingerprintOf(c) == active }) {
-			w.fail("S2: switched although %s does not have the new root", h.name)
-		}
-	}
-}
-
-// checkPulls: S1, every covered present host verifies what is served now. Hosts
-// with the same bytes on disk share a handshake.
-func (w *world) checkPulls(when string) {
-	if w.isClosed() {
-		return
-	}
-	disks := map[string][]*host{} // by what is on them
-	for _, h := range w.covered() {
-		pem, err := os.ReadFile(h.caFile())
-		if err != nil {
-			w.broken(h, when, err)
-			continue
-		}
-		disks[string(pem)] = append(disks[string(pem)], h)
-	}
-	for pem, hosts := range disks {
-		roots, err := certs.ParsePEM([]byte(pem))
-		made := true
-		if err == nil {
-			made, err = w.shake("client of "+hosts[0].name, roots)
-		}
-		if !made {
-			continue
-		}
-		w.mu.Lock()
-		w.shakes++
-		w.pulls += len(hosts)
-		w.mu.Unlock()
-		if err == nil {
-			continue
-		}
-		for _, h := range hosts {
-			w.broken(h, when, err)
-		}
-	}
-}
-
-// isClosed: the server was restored and serves nobody, or what it serves is not
-// promised to anybody.
-func (w *world) isClosed() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.closed || time.Since(w.opened) == 0 // the record is durable, the edge comes next
-}
-
-// broken is a pull that failed; the promise is for present hosts.
-func (w *world) broken(h *host, when string, err error) {
-	if w.present(h) && !h.drifted {
-		w.fail("S1 %s: %s: %v", when, h.name, err)
 	}
 }
 
@@ -326,6 +243,7 @@ func (w *world) verdict() {
 	defer w.mu.Unlock()
 	w.t.Logf("%d handshakes verified for %d hosts' disks, %d rotations, %d transitions, %d broken promises",
 		w.shakes, w.pulls, w.rotations, len(w.phases), len(w.failed))
+	w.t.Logf("hosts checked at planned switches: %d, at planned retires: %d; handshakes that failed and may: %v", w.switchers, w.retirers, w.excused)
 	for _, f := range w.failed[:min(10, len(w.failed))] {
 		w.t.Error(f)
 	}
@@ -334,5 +252,8 @@ func (w *world) verdict() {
 	}
 	if len(w.phases) == 0 {
 		w.t.Error("there was no transition: the test saw nothing")
+	}
+	if w.plannedSwitches > 0 && w.switchers == 0 || w.plannedRetires > 0 && w.retirers == 0 {
+		w.t.Errorf("%d planned switches and %d planned retires, and no host was checked at them", w.plannedSwitches, w.plannedRetires)
 	}
 }

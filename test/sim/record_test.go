@@ -1,10 +1,14 @@
 package sim
 
 import (
+	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/trustcast/trustcast/certs"
 )
 
 // record is the authority's record as far as the checks need it.
@@ -19,7 +23,11 @@ type record struct {
 			Skipped    []string
 			Uncover    []string
 			Restored   bool
-			Deadline   time.Time
+			// Compromised: the key of a CA is stolen.
+			Compromised bool
+			Reach       uint64
+			SwitchedRev uint64 `json:"switched_rev"`
+			Deadline    time.Time
 		}
 		CAs []struct {
 			ID   uint64
@@ -27,6 +35,16 @@ type record struct {
 			Key  string
 		}
 	}
+}
+
+// active is the certificate of the active CA.
+func (r record) active() (*x509.Certificate, error) {
+	for _, ca := range r.Value.CAs {
+		if ca.ID == r.Value.Rotation.Active {
+			return certs.ParseCertificate(ca.Cert)
+		}
+	}
+	return nil, fmt.Errorf("the record has no certificate of CA %d", r.Value.Rotation.Active)
 }
 
 func (w *world) readRecord() (record, error) {

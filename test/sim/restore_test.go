@@ -48,7 +48,7 @@ func (w *world) restore(dir string, made time.Time) {
 		w.t.Fatal(err)
 	}
 	w.mu.Lock()
-	w.last, w.closed, w.uncovered = rec, true, nil
+	w.last, w.closed, w.uncovered = rec, true, rec.Value.Rotation.Uncover
 	w.mu.Unlock()
 	w.startServer()
 }

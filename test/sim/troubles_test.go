@@ -51,6 +51,7 @@ func (o *organisation) leaves(name string) {
 	}
 	o.w.mu.Lock()
 	defer o.w.mu.Unlock()
+	o.note("%s goes away", name)
 	o.went[name] = o.w.switches
 }
 
@@ -66,8 +67,12 @@ func (o *organisation) comeBack(name string) {
 	if !away {
 		return // at the end all came back at once
 	}
-	delete(o.went, name)
 	h := o.w.host(name)
+	if !h.hasEnded() && !o.settling {
+		o.in(time.Hour, func() { o.comeBack(name) })
+		return
+	}
+	delete(o.went, name)
 	o.w.mu.Lock()
 	slept := o.w.switches - went
 	o.w.mu.Unlock()
@@ -82,6 +87,7 @@ func (o *organisation) comeBack(name string) {
 	} else {
 		o.w.cutLink(name, false)
 	}
+	o.note("%s comes back, slept through %d", name, slept)
 	o.returning = append(o.returning, comeback{name: name, at: time.Now(), slept: slept, ended: ended})
 }
 
@@ -132,6 +138,7 @@ func (o *organisation) restart() {
 		return
 	}
 	o.figures.restarts++
+	o.note("the server restarts")
 	o.w.server.end(o.w.t)
 	if o.dice.IntN(2) == 0 {
 		time.Sleep(o.logDraw(time.Minute, o.w.pace.tick))
@@ -172,7 +179,14 @@ func (o *organisation) whenHeld(phase string) {
 
 // remove revokes a host for good, and lets a new one join in its place. The
 // removed agent runs on, keeps its files, and stays outside.
+//
+// A backup that is still to be put back would bring the host back too, until somebody
+// removes it again: that comes first.
 func (o *organisation) remove() {
+	if o.backedUp {
+		o.in(time.Hour, o.remove)
+		return
+	}
 	name := o.pick()
 	if name == "" {
 		return
@@ -185,6 +199,7 @@ func (o *organisation) remove() {
 		o.w.t.Fatalf("remove %s: %v", name, err)
 	}
 	o.figures.removed++
+	o.note("%s is removed", name)
 	kept, err := os.ReadFile(o.w.host(name).caFile())
 	if err != nil {
 		o.w.fail("the removed %s: %v", name, err)
@@ -216,11 +231,21 @@ func (o *organisation) reinstall() {
 	o.figures.reinstalled++
 	o.w.drifted(name, true) // its disk is wiped
 	o.w.leaveAgent(name)
-	o.joinAnew(name, hostOf(o.w.status(), name).GetId(), o.w.createToken(name))
+	o.joinAnew(name)
 }
 
-func (o *organisation) joinAnew(name, oldID, token string) {
-	o.w.joinAnew(name, token)
+// joinAnew has a stopped host join with a token for its name once its agent has
+// ended. Gossip at this pace takes days for that, and a token lives for one.
+func (o *organisation) joinAnew(name string) {
+	if o.stopped[name] = true; !o.w.host(name).hasEnded() && !o.settling {
+		o.in(time.Hour, func() { o.joinAnew(name) })
+		return
+	}
+	o.w.host(name).awaitEnd(o.w.t)
+	delete(o.stopped, name)
+	o.note("%s joins anew", name)
+	oldID := hostOf(o.w.status(), name).GetId()
+	o.w.joinAnew(name, o.w.createToken(name))
 	o.returning = append(o.returning, comeback{name: name, at: time.Now(), slept: -1, oldID: oldID})
 }
 
@@ -242,7 +267,7 @@ func (o *organisation) forget() {
 			}
 			o.figures.forgotten++
 			o.w.leaveAgent(name)
-			o.joinAnew(name, known.GetId(), o.w.createToken(name))
+			o.joinAnew(name)
 		})
 	})
 }
@@ -278,6 +303,7 @@ func (o *organisation) clone() {
 	name := o.steady[i]
 	o.steady = slices.Delete(o.steady, i, i+1)
 	o.cloning = true
+	o.note("%s is cloned", name)
 	twin := o.w.cloneOf(name, o.figures.cloned)
 	o.in(time.Hour, func() {
 		o.figures.cloned++

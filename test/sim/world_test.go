@@ -88,6 +88,13 @@ type world struct {
 	// rotations and switches that happened; shakes are handshakes that were
 	// verified, pulls the hosts that they stand for.
 	rotations, switches, shakes, pulls int
+	// excused counts what was not verified and need not, by reason.
+	excused map[string]int
+	// Switches and retires that had to wait for hosts, and the hosts checked at them.
+	plannedSwitches, plannedRetires, switchers, retirers int
+	// servedBefore is the record before the active CA changed, at servedUntil.
+	servedBefore record
+	servedUntil  time.Time
 	// holdAt is the phase in which host-0 loses its link, before anybody is told
 	// about it: the rotation stays there.
 	holdAt string
@@ -182,7 +189,8 @@ func newWorld(t *testing.T, dir string, p pace, seed uint64) *world {
 	w := &world{
 		t: t, pace: p, dir: dir, net: newNetwork(), gossip: gossip.NewNetwork(seed),
 		hosts: map[string]*host{}, prints: map[uint64]certs.Fingerprint{}, gens: map[string]uint64{},
-		steps: make(chan string, 1000),
+		excused: map[string]int{},
+		steps:   make(chan string, 1000),
 	}
 	data := filepath.Join(dir, "server")
 	init := server.InitConfig{DataDir: data, Domain: registry, CALife: p.caLife}
