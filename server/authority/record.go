@@ -74,11 +74,11 @@ type Entry struct {
 // generation are the record's.
 func (rec *record) note(e Entry) {
 	e.Time, e.Rotation, e.Generation = e.Time.UTC(), rec.Rotation.Number, rec.Rotation.Generation
-	history := slices.Clone(rec.History)
-	if last := len(history) - 1; e.Event == "restore" && last >= 0 && history[last].Event == e.Event {
-		history = history[:last] // one restore, however often its generation was raised
+	rec.History = slices.Clone(rec.History)
+	if last := len(rec.History) - 1; e.Event == "restore" && last >= 0 && rec.History[last].Event == e.Event {
+		rec.History = rec.History[:last] // one restore, however often its generation was raised
 	}
-	rec.History = append(history, e)
+	rec.History = append(rec.History, e)
 	if over := len(rec.History) - maxHistory; over > 0 {
 		rec.History = rec.History[over:]
 	}
