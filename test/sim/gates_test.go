@@ -105,9 +105,7 @@ func (w *world) checkSwitch(g gate) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.switchers += checked; !g.hurried && len(g.hosts) > 0 {
-		w.plannedSwitches++
-	}
+	w.switchers += checked
 }
 
 // checkRetire: S7, the old CA goes only when every host that must be waited for
@@ -128,9 +126,7 @@ func (w *world) checkRetire(g gate) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.retirers += checked; !g.hurried && len(g.hosts) > 0 {
-		w.plannedRetires++
-	}
+	w.retirers += checked
 }
 
 // trusts is what a host has accepted, from its disk; zero when it has nothing.

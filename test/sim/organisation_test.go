@@ -236,7 +236,7 @@ func (o *organisation) demand() {
 		}
 	}
 	o.w.mu.Lock()
-	switches, pulls := o.w.switches, o.w.pulls
+	switches, pulls, switchers, retirers := o.w.switches, o.w.pulls, o.w.switchers, o.w.retirers
 	o.w.mu.Unlock()
 	back := 0
 	for _, n := range o.figures.slept {
@@ -245,6 +245,8 @@ func (o *organisation) demand() {
 	looks := int(o.plan.length / o.w.pace.look)
 	least("rotations", o.figures.rotations, o.weeks*3/4)
 	least("switches", switches, o.weeks/2)
+	least("hosts checked at switches", switchers, switches*o.plan.hosts/2)
+	least("hosts checked at retires", retirers, switches*o.plan.hosts/3)
 	least("comebacks", back, o.weeks)
 	least("restores", o.figures.restores, 1)
 	least("verified pulls", pulls, looks*o.plan.hosts/2)

@@ -90,8 +90,8 @@ type world struct {
 	rotations, switches, shakes, pulls int
 	// excused counts what was not verified and need not, by reason.
 	excused map[string]int
-	// Switches and retires that had to wait for hosts, and the hosts checked at them.
-	plannedSwitches, plannedRetires, switchers, retirers int
+	// switchers and retirers are the hosts checked at switches and retires.
+	switchers, retirers int
 	// servedBefore is the record before the active CA changed, at servedUntil.
 	servedBefore record
 	servedUntil  time.Time
