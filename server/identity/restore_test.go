@@ -220,3 +220,26 @@ func TestAdoptionEvictsNobodyNewer(t *testing.T) {
 		}
 	}
 }
+
+// TestAdoptionReachesThroughRestores: who joined before a restore and was not met
+// before the next backup is known again after that one, too.
+func TestAdoptionReachesThroughRestores(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	d := newDirectory(t, start, Config{Log: slog.New(slog.DiscardHandler)})
+	backup := t.TempDir()
+	if err := os.CopyFS(backup, os.DirFS(d.dir)); err != nil {
+		t.Fatal(err)
+	}
+	fresh := joined(t, d.open(), "web-1", start.Add(time.Hour))
+	d.dir = backup
+	for i, made := range []time.Time{start, start.Add(3 * time.Hour)} {
+		d.reopen()
+		if err := Restore(d.cfg.Records, made, start.Add(time.Duration(2+2*i)*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := fresh.is(d.open(), start.Add(5*time.Hour)); err != nil {
+		t.Errorf("not adopted after the second restore: %v", err)
+	}
+}
