@@ -97,12 +97,19 @@ func (a *app) caExport() *cobra.Command {
 func (a *app) caRollback() *cobra.Command {
 	return &cobra.Command{
 		Use: "rollback", Short: "Take a rotation back before the old CA is retired",
-		Long:    "Take a rotation back: the new CA is forgotten, the old one goes on. After the switch the old one serves again first, if it lives for 30 days at least. Once the old CA is retired, or was replaced because its key was stolen, there is no way back; a further rotation is always possible.",
+		Long:    "Take a rotation back: the new CA is forgotten, the old one goes on. After the switch the old one serves again first, if it lives for 30 days at least. Once the old CA is retired, or the switch came after a theft, there is no way back; a further rotation is always possible.",
 		Example: "  trustcast ca rollback", Args: names(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := ask(c.Context(), a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.RollbackCAResponse, error) {
+			before, err := a.now(c.Context())
+			if err != nil {
+				return err
+			}
+			_, err = ask(c.Context(), a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.RollbackCAResponse, error) {
 				return c.RollbackCA(ctx, &pb.RollbackCARequest{})
 			})
+			if err == nil && before.GetRotation().GetMode() == modeCompromised {
+				a.say("The CA whose key was reported stolen goes on serving: replace it with '%s'.", a.hint("ca rotate --compromised"))
+			}
 			if err == nil {
 				a.say("The rotation is being taken back; '%s' waits until every host has only the old CA again.", a.hint("status --wait"))
 			}

@@ -61,6 +61,9 @@ func (a *app) printPlan(ctx context.Context, f rotateFlags) error {
 	if err := printStrangers(a.stdout, p.GetStrangers(), timestamppb.Now()); err != nil {
 		return err
 	}
+	if f.compromised {
+		a.say("Join tokens would be revoked, and the gossip key replaced.")
+	}
 	if p.GetBlocked() != "" {
 		a.say("It cannot start: %s", p.GetBlocked())
 	}

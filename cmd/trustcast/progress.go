@@ -24,6 +24,8 @@ type progress struct {
 	// first status are not its own to tell.
 	late       bool
 	rolledBack bool
+	// replacedBy is the number of a rotation that began after this one; 0 for none.
+	replacedBy uint64
 	// hosts in the order of the status.
 	hosts []string
 	// done holds the elapsed time of each host's step.
@@ -49,6 +51,10 @@ func (p *progress) update(s *pb.Status, elapsed time.Duration) []line {
 	r := s.GetRotation()
 	if r.GetNumber() < p.number {
 		return nil // from before the rotation
+	}
+	if r.GetNumber() > p.number { // what became of ours is not to be seen any more
+		p.replacedBy = r.GetNumber()
+		return nil
 	}
 	p.look(s)
 	var lines []line

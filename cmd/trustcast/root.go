@@ -133,6 +133,21 @@ func names(want ...string) cobra.PositionalArgs {
 	}
 }
 
+// commandLineOnly marks flags that no environment variable sets: what one command
+// shall do once must not come from what another is configured with.
+const commandLineOnly = "command-line-only"
+
+func fromCommandLine(flags *pflag.FlagSet, names ...string) {
+	for _, name := range names {
+		flags.Lookup(name).Annotations = map[string][]string{commandLineOnly: nil}
+	}
+}
+
+func onlyTyped(f *pflag.Flag) bool {
+	_, is := f.Annotations[commandLineOnly]
+	return is
+}
+
 // environment sets each flag that the command line left alone from its
 // variable.
 func (a *app) environment(flags *pflag.FlagSet) error {
@@ -140,7 +155,7 @@ func (a *app) environment(flags *pflag.FlagSet) error {
 	flags.VisitAll(func(f *pflag.Flag) {
 		name := cli.Variable(f.Name)
 		value := a.getenv(name)
-		if err != nil || f.Changed || value == "" || f.Name == "help" {
+		if err != nil || f.Changed || value == "" || f.Name == "help" || onlyTyped(f) {
 			return
 		}
 		if bad := flags.Set(f.Name, value); bad != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,6 +46,8 @@ func (a *app) caRotate() *cobra.Command {
 	c.Flags().BoolVar(&f.replace, "replace", false, "begin a staged rotation anew, with another CA")
 	c.Flags().Uint64Var(&f.rotation, "rotation", 0, "change rotation `NUMBER`, and start none when it is over")
 	f.out = output(c.Flags())
+	fromCommandLine(c.Flags(), "skip", "deadline", "dry-run", "compromised", "replace", "rotation")
+	c.PreRunE = func(c *cobra.Command, _ []string) error { return f.check(c.Flags().Changed("rotation")) }
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if f.dryRun {
 			return a.printPlan(c.Context(), f)
@@ -63,6 +66,21 @@ func (a *app) caRotate() *cobra.Command {
 		return a.follow(c.Context(), r, f, began)
 	}
 	return c
+}
+
+// check refuses what cannot be meant; numbered: --rotation was given.
+func (f rotateFlags) check(numbered bool) error {
+	switch {
+	case slices.Contains(f.skip, ""):
+		return cli.Errorf(cli.Usage, "--skip names no host; '--skip NAME' passes over one")
+	case numbered && f.rotation == 0:
+		return cli.Errorf(cli.Usage, "--rotation 0: rotations are numbered from 1; leave it out to start one")
+	case f.compromised && f.replace:
+		return cli.Errorf(cli.Usage, "--compromised replaces a staged CA too; leave --replace out")
+	case numbered && (f.compromised || f.replace || f.dryRun):
+		return cli.Errorf(cli.Usage, "--rotation changes a rotation that is under way; leave it out to start another one, or to plan one")
+	}
+	return nil
 }
 
 func (a *app) rotate(ctx context.Context, f rotateFlags) (*pb.RotateCAResponse, error) {
@@ -133,7 +151,8 @@ func (a *app) follow(ctx context.Context, r *pb.RotateCAResponse, f rotateFlags,
 	view := newProgressView(out, a.getenv)
 	p := newProgress(r.GetRotation(), r.GetStarted())
 	over := func(s *pb.Status) bool {
-		return s.GetRotation().GetPhase() == phaseIdle && s.GetRotation().GetNumber() >= r.GetRotation()
+		now := s.GetRotation()
+		return now.GetNumber() > r.GetRotation() || now.GetNumber() == r.GetRotation() && now.GetPhase() == phaseIdle
 	}
 	last, err := a.watch(ctx, func(s *pb.Status) { view.show(p, p.update(s, time.Since(began)), s) }, over)
 	view.end()
@@ -142,6 +161,8 @@ func (a *app) follow(ctx context.Context, r *pb.RotateCAResponse, f rotateFlags,
 		return cli.Errorf(cli.Failed, "interrupted; rotation %d goes on in the server%s; '%s' shows it", r.GetRotation(), because(stillWaiting(last)), a.hint("status --wait"))
 	case err != nil:
 		return err
+	case p.replacedBy > 0:
+		return cli.Errorf(cli.Failed, "rotation %d made way for rotation %d, or ended unseen before it; '%s' shows which, '%s' waits for the newer one", r.GetRotation(), p.replacedBy, a.hint("ca history"), a.hint("status --wait"))
 	case p.rolledBack:
 		return cli.Errorf(cli.Failed, "rotation %d was rolled back; the old CA goes on, see '%s'", r.GetRotation(), a.hint("ca history"))
 	case f.out.json():

@@ -75,7 +75,6 @@ func (r Rotation) alone(v View) Rotation {
 	n.Bundle = []CAID{n.Active}
 	n.Generation++
 	n.Other, n.OtherChain, n.OtherReach = 0, nil, 0
-	n.Rollback = false
 	n.Phase = Retiring
 	n.Deadline = v.Now.Add(n.Patience)
 	return n
@@ -85,7 +84,7 @@ func (r Rotation) alone(v View) Rotation {
 func (r Rotation) done() Rotation {
 	n := r.change()
 	n.Phase = Idle
-	n.Compromised = false
+	n.Rollback, n.Compromised = false, false
 	n.Skipped = nil
 	n.Deadline = time.Time{}
 	return n

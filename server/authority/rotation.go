@@ -58,7 +58,7 @@ type Rotation struct {
 	// Number counts rotations; evidence from an earlier one is void.
 	Number uint64 `json:"number"`
 	Phase  Phase  `json:"phase"`
-	// Rollback: the CA that was to come is being taken back.
+	// Rollback: the CA that was to come is being taken back, until idle.
 	Rollback bool `json:"rollback"`
 	// Compromised: a CA's key is stolen. The new CA is not signed by it, hosts are
 	// waited for seconds only, and there is no way back after the switch.
@@ -111,7 +111,11 @@ func (r Rotation) Rotate(v View, patience time.Duration) (Rotation, error) {
 		return r, err
 	}
 	if r.Phase != Idle {
-		return r, fmt.Errorf("%w: rotation %d is under way (%s); see `trustcast status` for whom it waits, pass over a host with `trustcast ca rotate --skip HOST`, or take it back with `trustcast ca rollback`", ErrNotNow, r.Number, r.Phase)
+		back := ""
+		if r.Phase != Retiring && !r.Rollback {
+			back = ", or take it back with `trustcast ca rollback`"
+		}
+		return r, fmt.Errorf("%w: rotation %d is under way (%s); see `trustcast status` for whom it waits, or pass over a host with `trustcast ca rotate --rotation %d --skip HOST`%s", ErrNotNow, r.Number, r.Phase, r.Number, back)
 	}
 	return r.stage(v, patience), nil
 }
@@ -124,10 +128,10 @@ func (r Rotation) Replace(v View, patience time.Duration) (Rotation, error) {
 	switch {
 	case r.Phase == Idle:
 		return r, fmt.Errorf("%w: no rotation is under way that could be replaced; start one with `trustcast ca rotate`", ErrNotNow)
-	case r.Phase != Staged:
-		return r, fmt.Errorf("%w: the new CA serves already (%s); let rotation %d end and start another with `trustcast ca rotate`", ErrNotNow, r.Phase, r.Number)
 	case r.Rollback:
 		return r, fmt.Errorf("%w: rotation %d is being taken back; start another with `trustcast ca rotate` when it has ended", ErrNotNow, r.Number)
+	case r.Phase != Staged:
+		return r, fmt.Errorf("%w: the new CA serves already (%s); let rotation %d end and start another with `trustcast ca rotate`", ErrNotNow, r.Phase, r.Number)
 	case r.Compromised:
 		return r, fmt.Errorf("%w: rotation %d replaces a stolen CA and goes on within seconds; if the new one is stolen too, repeat `trustcast ca rotate --compromised`", ErrNotNow, r.Number)
 	}

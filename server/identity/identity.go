@@ -51,7 +51,7 @@ var (
 	// ErrUnknown: no identity, or one that is not of this fleet.
 	ErrUnknown = errors.New("no identity of this fleet")
 	// ErrRemoved: the host was removed from the fleet.
-	ErrRemoved = errors.New("this host was removed from the fleet")
+	ErrRemoved = errors.New("this host was removed from the fleet; to bring it back, run `trustcast-agent leave` there and join with a new token")
 	// ErrExpired: the identity ended; Renew still works for a year.
 	ErrExpired = errors.New("the identity has expired")
 	// ErrInvalid: the request itself is malformed.
