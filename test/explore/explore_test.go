@@ -54,7 +54,7 @@ func (s scope) walk(t *testing.T, limit int) result {
 	if !res.closed {
 		how = "cut"
 	}
-	t.Logf("%8d states %9d transitions, depth %2d, %-6s %6.1f s", res.states, res.moves, res.depth, how, res.took.Seconds())
+	t.Logf("%-28s %8d states %9d transitions, depth %2d, %-6s %6.1f s", s.name, res.states, res.moves, res.depth, how, res.took.Seconds())
 	if res.broken != "" {
 		t.Fatalf("%s\n%s", res.broken, s.transcript(realCode(), res.way, res.broken))
 	}
