@@ -202,10 +202,10 @@ func TestRemovedHostLosesTheKey(t *testing.T) {
 			t.Error("the old key still reaches somebody")
 		}
 
-		w.token = w.createToken("host-1") // a machine that was set up anew
+		token := w.createToken("host-1")
+		w.drifted("host-1", true) // a machine that was set up anew
 		w.stopAgent("host-1")
-		w.host("host-1").dir = filepath.Join(w.dir, "host-1-anew")
-		w.startAgent("host-1")
+		w.joinAnew("host-1", token)
 		w.until("the key is replaced once more", 5*time.Minute, rolled(3))
 		w.until("all three meet", 5*time.Minute, meets(3))
 	})
