@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -38,6 +39,7 @@ func goTest(ctx context.Context, overlay, pkg, names string) (run, error) {
 	}
 	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
 	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "TRUSTCAST_PROVE=") // no test that catches needs to go further
 	var out, complaints bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaints
 	start := time.Now()
