@@ -38,7 +38,7 @@ test: ## run all tests that need neither root nor Docker, with the race detector
 	go test -race -timeout 15m -v $(PROOFS) | $(FIGURES)
 
 prove: ## prove the rotation in full: exploration, a simulated year, mutants, all crash points, fuzzing; no race detector
-	TRUSTCAST_PROVE=1 go test -count=1 -timeout 20m -v -run '$(or $(RUN),.)' $(PROOFS) | $(FIGURES)
+	TRUSTCAST_PROVE=1 go test -count=1 -timeout 30m -v -run '$(or $(RUN),.)' $(PROOFS) | $(FIGURES)
 	$(MAKE) --no-print-directory fuzz FUZZTIME=5s
 
 check: .tools/ready ## formatting, vet, lint, protocol, generated code, import rules
