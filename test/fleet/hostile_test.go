@@ -181,7 +181,9 @@ func (f *fleet) testFlood(t *testing.T, captured [][]byte) {
 	share := used.Seconds() / took.Seconds()
 	t.Logf("flood: %d packets to the server and %d to all in turn, %d captured ones among them, and %d streams in %v; the server used %v of CPU, pulls included: %.0f %% of a core",
 		a.toServer, a.toAll, len(captured), a.streams, took.Round(time.Millisecond), used.Round(time.Millisecond), 100*share)
-	if a.toServer < 100_000 || a.streams < 10 {
+	// A member takes 500 packets a second: ten times as many are a flood, however
+	// busy the machine is.
+	if float64(a.toServer) < 5000*took.Seconds() || a.streams < 10 {
 		t.Errorf("that was no flood: %d packets, %d streams", a.toServer, a.streams)
 	}
 	if share > cpuBound {
