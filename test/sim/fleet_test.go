@@ -158,6 +158,7 @@ func TestBrokenHostHoldsTheSwitch(t *testing.T) {
 func TestEndedCA(t *testing.T) {
 	p := quick()
 	p.caLife = 2 * time.Hour
+	p.look = time.Minute
 	simulateAt(t, p, 1, 2, agent.Layers{}, func(w *world) {
 		for _, name := range w.names() {
 			w.drifted(name, true) // nothing verifies an ended CA
@@ -178,6 +179,8 @@ func TestEndedCA(t *testing.T) {
 func TestForcedSwitch(t *testing.T) {
 	p := quick()
 	p.caLife = 10 * time.Hour
+	// Hours pass: each second of them need not be looked at.
+	p.tick, p.gone, p.gossip, p.poll, p.look = time.Minute, 6*time.Minute, 20*time.Second, 20*time.Second, time.Minute
 	simulateAt(t, p, 1, 3, agent.Layers{}, func(w *world) {
 		w.drifted("host-1", true)
 		blocker := filepath.Join(filepath.Dir(w.host("host-1").caFile()), "x.crt")

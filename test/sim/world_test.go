@@ -169,7 +169,9 @@ func simulateAt(t *testing.T, p pace, seed uint64, hosts int, layers agent.Layer
 		}
 		w.until("the fleet joins", 30*p.tick, has(hosts))
 		w.negativeControl()
+		w.checkPulls("before the play")
 		play(w)
+		w.checkPulls("after the play")
 	})
 }
 
