@@ -160,8 +160,12 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 			return nil, err
 		}
 	}
+	replica, err := n.engine.Open(ctx, "")
+	if err != nil {
+		return nil, err
+	}
 	n.edge = edge.New(edge.Config{
-		Engine: n.engine, Domain: n.names[0].Host,
+		Engine: replica.Handler, Domain: n.names[0].Host,
 		Hash: n.users.Hash, DummyHash: n.users.DummyHash,
 		Log: n.log, Registerer: n.metrics,
 	})
@@ -253,7 +257,7 @@ func (n *node) run(ctx context.Context) error {
 	agents, admin := n.agentServer(), n.adminServer()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.edge.Run(ctx, n.listen.registry) })
-	g.Go(func() error { return n.engine.Run(ctx) })
+	g.Go(func() error { return n.engine.Run(ctx, func() {}) })
 	g.Go(func() error { return n.authority.Run(ctx) })
 	g.Go(func() error { return n.identity.Run(ctx) })
 	g.Go(func() error { return n.announce(ctx) })

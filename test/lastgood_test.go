@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -16,13 +15,8 @@ import (
 	"github.com/trustcast/trustcast/agent"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 	"github.com/trustcast/trustcast/server"
+	"github.com/trustcast/trustcast/server/registry"
 )
-
-// quietEngine is a registry with nothing in it.
-type quietEngine struct{}
-
-func (quietEngine) ServeHTTP(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusOK) }
-func (quietEngine) Run(ctx context.Context) error                     { <-ctx.Done(); return nil }
 
 // running is a Run that a test ends.
 type running struct {
@@ -84,7 +78,7 @@ func TestLastGood(t *testing.T) {
 	}
 	scfg := server.Config{
 		DataDir: data, RegistryListen: "127.0.0.1:0", GRPCListen: freeAddress(t), GossipListen: "off", HTTPListen: "off",
-		Advertise: "127.0.0.1", Tick: 500 * time.Millisecond, Engine: quietEngine{},
+		Advertise: "127.0.0.1", Tick: 500 * time.Millisecond, Engine: registry.Fixed{},
 	}
 	serve := func(ctx context.Context) error { return server.Run(ctx, scfg) }
 	srv := begin(t, serve)

@@ -17,6 +17,7 @@ import (
 	"github.com/trustcast/trustcast/agent"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 	"github.com/trustcast/trustcast/server"
+	"github.com/trustcast/trustcast/server/registry"
 )
 
 // street is a server and machines that reach it from addresses of their own.
@@ -34,7 +35,7 @@ func newStreet(t *testing.T) *street {
 	}
 	return &street{t: t, cfg: server.Config{
 		DataDir: data, RegistryListen: freeAddress(t), GRPCListen: freeAddress(t), HTTPListen: freeAddress(t), GossipListen: "off",
-		Advertise: "127.0.0.1", Tick: 500 * time.Millisecond, Engine: quietEngine{},
+		Advertise: "127.0.0.1", Tick: 500 * time.Millisecond, Engine: registry.Fixed{},
 	}, admin: adminClient(t, data)}
 }
 

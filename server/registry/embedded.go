@@ -5,9 +5,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"net/http"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/distribution/distribution/v3/configuration"
@@ -47,21 +49,31 @@ type EmbeddedConfig struct {
 	Log *slog.Logger
 }
 
-// Embedded is distribution in this process. It is safe for concurrent use.
+// Embedded is distribution in this process: an engine with one replica at a time,
+// or two while one takes over from the other.
 type Embedded struct {
-	app    *handlers.App
+	cfg    EmbeddedConfig
 	driver driver.StorageDriver
-	log    *slog.Logger
+	said   *recentLines
+
+	mu     sync.Mutex
+	ready  *handlers.App            // made by NewEmbedded for the first Open
+	opened map[string]*handlers.App // by ID
+	last   int                      // number of the newest
 }
 
 var _ Engine = (*Embedded)(nil)
 
-// NewEmbedded returns an engine over cfg.Root. It takes over the process's only
-// logrus logger, which distribution writes to. One goroutine of distribution's
-// that waits for notifications nobody sends stays until the process ends.
+// NewEmbedded returns an engine over cfg.Root and finds every mistake in cfg. It
+// takes over the process's only logrus logger, which distribution writes to. For
+// each replica one goroutine of distribution's, which waits for notifications that
+// nobody sends, stays until the process ends.
 func NewEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.HTTPSecret == "" {
+		cfg.HTTPSecret = rand.Text() + rand.Text()
 	}
 	info, err := os.Stat(cfg.Root)
 	if err != nil {
@@ -70,26 +82,72 @@ func NewEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	if !info.IsDir() {
 		return nil, fmt.Errorf("open the registry's data: %s is no directory: give the data directory with --data-dir", cfg.Root)
 	}
-	steerLogs(cfg.Log)
-	ctx = context.WithoutCancel(ctx) // requests outlive a stop until they are drained
-	d, err := factory.Create(ctx, storageDriver, configuration.Parameters{"rootdirectory": cfg.Root})
-	if err != nil {
+	e := &Embedded{cfg: cfg, said: &recentLines{}, opened: map[string]*handlers.App{}}
+	steerLogs(slog.New(slog.NewMultiHandler(cfg.Log.Handler(), slog.NewTextHandler(e.said, nil))))
+	if e.driver, err = factory.Create(context.WithoutCancel(ctx), storageDriver, configuration.Parameters{"rootdirectory": cfg.Root}); err != nil {
 		return nil, fmt.Errorf("open the registry's data in %s: %w", cfg.Root, err)
 	}
-	app, err := newApp(ctx, cfg.configuration())
-	if err != nil {
-		return nil, fmt.Errorf("start the embedded registry on %s: %w", cfg.Root, err)
+	e.ready, err = e.newApp(ctx)
+	return e, err
+}
+
+// Name returns "embedded".
+func (e *Embedded) Name() string { return "embedded" }
+
+// Found returns none: nothing of this process outlives it.
+func (e *Embedded) Found(context.Context, string) ([]Endpoint, error) { return nil, nil }
+
+// Open returns another distribution over the same data. There is no image to
+// choose: the registry is a part of this program.
+func (e *Embedded) Open(ctx context.Context, image string) (Endpoint, error) {
+	if image != "" {
+		return Endpoint{}, errors.New("the embedded engine runs no image: it is upgraded with trustcast itself; with --engine docker the image can be chosen")
 	}
-	return &Embedded{app: app, driver: d, log: cfg.Log}, nil
+	e.mu.Lock()
+	app := e.ready
+	e.ready = nil
+	e.mu.Unlock()
+	if app == nil {
+		var err error
+		if app, err = e.newApp(ctx); err != nil {
+			return Endpoint{}, err
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.last++
+	id := fmt.Sprintf("embedded-%d", e.last)
+	e.opened[id] = app
+	return Endpoint{ID: id, Handler: app, Started: time.Now()}, nil
+}
+
+// Close forgets a replica.
+func (e *Embedded) Close(_ context.Context, id string) error {
+	e.mu.Lock()
+	app := e.opened[id]
+	delete(e.opened, id)
+	e.mu.Unlock()
+	if app == nil {
+		return nil
+	}
+	return app.Shutdown()
+}
+
+// Alive returns those that are open.
+func (e *Embedded) Alive(_ context.Context, ids []string) ([]string, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return e.opened[id] == nil }), nil
+}
+
+// Logs writes distribution's latest warnings and errors, of all replicas together.
+func (e *Embedded) Logs(ctx context.Context, _ string, tail int, follow bool, w io.Writer) error {
+	return e.said.copy(ctx, tail, follow, w)
 }
 
 // configuration is distribution's, made here and not parsed, so that no
 // REGISTRY_ variable of the environment gets in unseen.
 func (cfg EmbeddedConfig) configuration() *configuration.Configuration {
-	secret := cfg.HTTPSecret
-	if secret == "" {
-		secret = rand.Text() + rand.Text()
-	}
 	c := &configuration.Configuration{
 		Version: configuration.CurrentVersion,
 		// No cache of blob descriptors: it would go on to name blobs that a
@@ -103,8 +161,18 @@ func (cfg EmbeddedConfig) configuration() *configuration.Configuration {
 		Catalog: configuration.Catalog{MaxEntries: pageSize},
 		Tags:    configuration.Tags{MaxTags: pageSize},
 	}
-	c.HTTP.Secret = secret
+	c.HTTP.Secret = cfg.HTTPSecret
 	return c
+}
+
+// newApp makes a distribution that requests may outlive ctx in, until they are
+// drained.
+func (e *Embedded) newApp(ctx context.Context) (*handlers.App, error) {
+	app, err := newApp(context.WithoutCancel(ctx), e.cfg.configuration())
+	if err != nil {
+		return nil, fmt.Errorf("start the embedded registry on %s: %w", e.cfg.Root, err)
+	}
+	return app, nil
 }
 
 // newApp turns distribution's panic over a configuration into an error.
@@ -117,11 +185,8 @@ func newApp(ctx context.Context, c *configuration.Configuration) (app *handlers.
 	return handlers.NewApp(ctx, c), nil
 }
 
-// ServeHTTP answers one request of the registry's API.
-func (e *Embedded) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.app.ServeHTTP(w, r) }
-
 // Run removes abandoned uploads from time to time until ctx ends.
-func (e *Embedded) Run(ctx context.Context) error {
+func (e *Embedded) Run(ctx context.Context, _ func()) error {
 	timer := time.NewTimer(purgeFirst)
 	defer timer.Stop()
 	for {
@@ -143,9 +208,9 @@ func (e *Embedded) purge(ctx context.Context) {
 	}
 	removed, errs := storage.PurgeUploads(ctx, e.driver, time.Now().Add(-purgeAge), true)
 	if len(removed) > 0 {
-		e.log.Info("abandoned uploads removed", "uploads", len(removed))
+		e.cfg.Log.Info("abandoned uploads removed", "uploads", len(removed))
 	}
 	if err := errors.Join(errs...); err != nil && ctx.Err() == nil {
-		e.log.Warn("abandoned uploads stay", "err", err)
+		e.cfg.Log.Warn("abandoned uploads stay", "err", err)
 	}
 }

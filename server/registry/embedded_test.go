@@ -34,15 +34,23 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func newEmbedded(t *testing.T, cfg EmbeddedConfig) *Embedded {
+// opened is an engine with one replica.
+type opened struct {
+	*Embedded
+	http.Handler
+}
+
+func newEmbedded(t *testing.T, cfg EmbeddedConfig) opened {
 	t.Helper()
 	e, err := NewEmbedded(t.Context(), cfg)
 	must(t, err)
-	return e
+	replica, err := e.Open(t.Context(), "")
+	must(t, err)
+	return opened{e, replica.Handler}
 }
 
 // answer asks an engine as the edge would.
-func answer(t *testing.T, e Engine, method, target string, body io.Reader) *http.Response {
+func answer(t *testing.T, e http.Handler, method, target string, body io.Reader) *http.Response {
 	t.Helper()
 	req := httptest.NewRequestWithContext(t.Context(), method, target, body)
 	req.Header.Set("X-Forwarded-Proto", "https")
@@ -88,7 +96,7 @@ func TestPushAndPull(t *testing.T) {
 }
 
 // upload begins one and returns where it goes on.
-func upload(t *testing.T, e Engine) *url.URL {
+func upload(t *testing.T, e http.Handler) *url.URL {
 	t.Helper()
 	resp := answer(t, e, http.MethodPost, "/v2/app/blobs/uploads/", nil)
 	if resp.StatusCode != http.StatusAccepted {
@@ -224,13 +232,13 @@ func TestRunPurgesAndEnds(t *testing.T) {
 		must(t, os.WriteFile(startedAt[0], []byte(time.Now().Format(time.RFC3339)), 0o600))
 		ctx, stop := context.WithTimeout(t.Context(), purgeAge-purgeEvery)
 		defer stop()
-		must(t, e.Run(ctx))
+		must(t, e.Run(ctx, func() {}))
 		if n := uploads(t, root); n != 1 || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			t.Errorf("%d uploads after %v", n, purgeAge-purgeEvery)
 		}
 		ctx, stop = context.WithTimeout(t.Context(), 2*purgeEvery)
 		defer stop()
-		must(t, e.Run(ctx))
+		must(t, e.Run(ctx, func() {}))
 		if n := uploads(t, root); n != 0 {
 			t.Errorf("%d uploads after %v", n, purgeAge+purgeEvery)
 		}

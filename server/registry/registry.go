@@ -1,26 +1,56 @@
-// Package registry is the engine: what answers the registry's API behind the
-// edge, over the data directory.
+// Package registry runs what answers the registry's API behind the edge: its
+// engine, the engine's replicas, and the life that the operator chose for them.
 //
-// The embedded engine is distribution as a library in this process; the layout
-// of its data is the official image's, so that either can take over from the
-// other. Engines see requests that are signed in already and never see a
-// password. They keep no record of their own, open no port, and never publish
-// what distribution offers beside the API (debug pages, its own metrics).
+// An engine is the embedded distribution or containers of the official image on
+// Docker; both keep the same data in the same layout, so that either can take
+// over from the other. Engines see requests that are signed in already and never
+// see a password. They open no port, and never publish what distribution offers
+// beside the API (debug pages, its own metrics).
 package registry
 
 import (
 	"context"
+	"io"
 	"net/http"
+	"time"
 )
 
-// Engine answers the registry's API for the edge. It must be told of a client's
-// scheme and host by X-Forwarded-Proto and X-Forwarded-Host, which end up in the
-// Location of uploads.
+// Endpoint is one replica: where the registry's API is answered. It must be told
+// of a client's scheme and host by X-Forwarded-Proto and X-Forwarded-Host, which
+// end up in the Location of uploads.
+type Endpoint struct {
+	// ID is unique among the replicas that one engine ever had, and is short.
+	ID string
+	// Handler answers in this process. Nil: Socket does.
+	Handler http.Handler
+	// Socket is the path of a Unix socket that speaks HTTP/1.1.
+	Socket string
+	// Image that the replica runs; empty for the embedded engine.
+	Image string
+	// Started is when it began.
+	Started time.Time
+}
+
+// Engine runs replicas. All methods may be called at the same time.
 type Engine interface {
-	// ServeHTTP answers one request under /v2/. It may be called before Run and
-	// while Run ends: the edge drains first.
-	http.Handler
-	// Run does the engine's own work until ctx ends, and returns nil then. All
-	// goroutines of the engine end with it.
-	Run(ctx context.Context) error
+	// Name is "embedded" or "docker".
+	Name() string
+	// Found returns the replicas that an earlier life of the server left, answer,
+	// and are what Open with this image would start now. It removes its others.
+	Found(ctx context.Context, image string) ([]Endpoint, error)
+	// Open starts one more replica of an image and returns when it answers. An
+	// error says what the operator can do; nothing of the replica is left then.
+	// The embedded engine takes no image.
+	Open(ctx context.Context, image string) (Endpoint, error)
+	// Close ends a replica that nobody asks any more. One that is gone is no error.
+	Close(ctx context.Context, id string) error
+	// Run does the engine's own work until ctx ends, and returns nil then. It calls
+	// changed when a replica may have ended by itself or can be started again.
+	// Replicas of Docker outlive it.
+	Run(ctx context.Context, changed func()) error
+	// Alive returns which of these replicas still run.
+	Alive(ctx context.Context, ids []string) ([]string, error)
+	// Logs writes what a replica said, the last tail lines (0: all that are kept),
+	// and with follow what it says until ctx ends.
+	Logs(ctx context.Context, id string, tail int, follow bool, w io.Writer) error
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -26,6 +25,7 @@ import (
 	"github.com/trustcast/trustcast/internal/gossip"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 	"github.com/trustcast/trustcast/server"
+	"github.com/trustcast/trustcast/server/registry"
 )
 
 const (
@@ -87,7 +87,7 @@ func (w *world) run(set ...func(*server.InitConfig, *server.Config)) {
 	w.cfg = server.Config{
 		DataDir: init.DataDir, RegistryListen: registryName, GRPCListen: serverAddress,
 		GossipListen: "off", HTTPListen: "off", Advertise: serverAddress, Tick: tick,
-		Engine: idleEngine{}, Listen: w.wire.listen, Log: w.log.logger("server"),
+		Engine: registry.Fixed{}, Listen: w.wire.listen, Log: w.log.logger("server"),
 	}
 	if w.gossip != nil {
 		w.cfg.GossipListen, w.cfg.GossipTransport = "", w.gossip.Transport(serverMember)
@@ -318,9 +318,3 @@ func (j *journal) String() string {
 func (j *journal) logger(who string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(j, &slog.HandlerOptions{Level: slog.LevelDebug})).With("who", who)
 }
-
-// idleEngine is a registry with nothing in it: these tests are about trust.
-type idleEngine struct{}
-
-func (idleEngine) ServeHTTP(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusOK) }
-func (idleEngine) Run(ctx context.Context) error                     { <-ctx.Done(); return nil }

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -24,6 +23,7 @@ import (
 	"github.com/trustcast/trustcast/certs"
 	"github.com/trustcast/trustcast/internal/gossip"
 	"github.com/trustcast/trustcast/server"
+	engines "github.com/trustcast/trustcast/server/registry"
 )
 
 const (
@@ -201,7 +201,7 @@ func newWorld(t *testing.T, dir string, p pace, seed uint64) *world {
 		DataDir: data, RegistryListen: registry, GRPCListen: rpc, HTTPListen: "off",
 		Advertise: rpc, Tick: p.tick, GoneAfter: p.gone, Deadline: p.deadline,
 		CALife: p.caLife, IdentityLife: p.identityLife, GossipEvery: p.gossip, Keepalive: p.keepalive,
-		Engine: idleEngine{}, Listen: w.net.listen, Log: slog.New(&stepHandler{world: w}),
+		Engine: engines.Fixed{}, Listen: w.net.listen, Log: slog.New(&stepHandler{world: w}),
 	}
 	if p.set != nil {
 		p.set(&init, &w.cfg)
@@ -246,9 +246,3 @@ func (w *world) close() {
 	w.server.end(w.t)
 	w.gossip.Close()
 }
-
-// idleEngine is a registry with nothing in it: these tests are about trust.
-type idleEngine struct{}
-
-func (idleEngine) ServeHTTP(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusOK) }
-func (idleEngine) Run(ctx context.Context) error                     { <-ctx.Done(); return nil }

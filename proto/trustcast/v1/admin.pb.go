@@ -2479,6 +2479,905 @@ func (x *RollGossipKeyResponse) GetVersion() uint64 {
 	return 0
 }
 
+type GetRegistryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRegistryRequest) Reset() {
+	*x = GetRegistryRequest{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRegistryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRegistryRequest) ProtoMessage() {}
+
+func (x *GetRegistryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRegistryRequest.ProtoReflect.Descriptor instead.
+func (*GetRegistryRequest) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{39}
+}
+
+type GetRegistryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "embedded" or "docker".
+	Engine string `protobuf:"bytes,1,opt,name=engine,proto3" json:"engine,omitempty"`
+	// What was chosen: "running", "paused" or "stopped".
+	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// What is under way, in words ("restarting", "collecting"); empty: nothing.
+	Busy string `protobuf:"bytes,3,opt,name=busy,proto3" json:"busy,omitempty"`
+	// What is wrong, in words; empty: nothing.
+	Problem string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	// The image of new replicas; empty for the embedded engine.
+	Image string `protobuf:"bytes,5,opt,name=image,proto3" json:"image,omitempty"`
+	// How many replicas there shall be.
+	Wanted   int32      `protobuf:"varint,6,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	Replicas []*Replica `protobuf:"bytes,7,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// Requests that wait because the registry is paused or collects.
+	Held          int32 `protobuf:"varint,8,opt,name=held,proto3" json:"held,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRegistryResponse) Reset() {
+	*x = GetRegistryResponse{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRegistryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRegistryResponse) ProtoMessage() {}
+
+func (x *GetRegistryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRegistryResponse.ProtoReflect.Descriptor instead.
+func (*GetRegistryResponse) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *GetRegistryResponse) GetEngine() string {
+	if x != nil {
+		return x.Engine
+	}
+	return ""
+}
+
+func (x *GetRegistryResponse) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *GetRegistryResponse) GetBusy() string {
+	if x != nil {
+		return x.Busy
+	}
+	return ""
+}
+
+func (x *GetRegistryResponse) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *GetRegistryResponse) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *GetRegistryResponse) GetWanted() int32 {
+	if x != nil {
+		return x.Wanted
+	}
+	return 0
+}
+
+func (x *GetRegistryResponse) GetReplicas() []*Replica {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *GetRegistryResponse) GetHeld() int32 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
+// Replica is one of those that answer the registry's API.
+type Replica struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// "serving", "starting", "draining" or "failing".
+	State    string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	Image    string                 `protobuf:"bytes,3,opt,name=image,proto3" json:"image,omitempty"`
+	Started  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=started,proto3" json:"started,omitempty"`
+	InFlight int32                  `protobuf:"varint,5,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	// Why it is failing, in words.
+	Problem       string `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replica) Reset() {
+	*x = Replica{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replica) ProtoMessage() {}
+
+func (x *Replica) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replica.ProtoReflect.Descriptor instead.
+func (*Replica) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Replica) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Replica) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Replica) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+func (x *Replica) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *Replica) GetInFlight() int32 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+func (x *Replica) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type ChangeRegistryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "start", "stop", "pause", "unpause", "restart" or "upgrade".
+	Verb string `protobuf:"bytes,1,opt,name=verb,proto3" json:"verb,omitempty"`
+	// With "upgrade": the image to go to.
+	Image         string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeRegistryRequest) Reset() {
+	*x = ChangeRegistryRequest{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeRegistryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeRegistryRequest) ProtoMessage() {}
+
+func (x *ChangeRegistryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeRegistryRequest.ProtoReflect.Descriptor instead.
+func (*ChangeRegistryRequest) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ChangeRegistryRequest) GetVerb() string {
+	if x != nil {
+		return x.Verb
+	}
+	return ""
+}
+
+func (x *ChangeRegistryRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
+type ChangeRegistryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One step, in words.
+	Step          string `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeRegistryResponse) Reset() {
+	*x = ChangeRegistryResponse{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeRegistryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeRegistryResponse) ProtoMessage() {}
+
+func (x *ChangeRegistryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeRegistryResponse.ProtoReflect.Descriptor instead.
+func (*ChangeRegistryResponse) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ChangeRegistryResponse) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+type CollectGarbageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Say what would be freed, remove nothing.
+	DryRun bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Remove manifests without a tag, too.
+	Untagged      bool `protobuf:"varint,2,opt,name=untagged,proto3" json:"untagged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectGarbageRequest) Reset() {
+	*x = CollectGarbageRequest{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectGarbageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectGarbageRequest) ProtoMessage() {}
+
+func (x *CollectGarbageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectGarbageRequest.ProtoReflect.Descriptor instead.
+func (*CollectGarbageRequest) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *CollectGarbageRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *CollectGarbageRequest) GetUntagged() bool {
+	if x != nil {
+		return x.Untagged
+	}
+	return false
+}
+
+type CollectGarbageResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One step, in words; empty in the last message.
+	Step string `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	// In the last message: what was, or would be, freed.
+	Blobs     uint64 `protobuf:"varint,2,opt,name=blobs,proto3" json:"blobs,omitempty"`
+	Manifests uint64 `protobuf:"varint,3,opt,name=manifests,proto3" json:"manifests,omitempty"`
+	Bytes     uint64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Blobs that nothing needs but that are too young to be removed.
+	Spared        uint64 `protobuf:"varint,5,opt,name=spared,proto3" json:"spared,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectGarbageResponse) Reset() {
+	*x = CollectGarbageResponse{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectGarbageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectGarbageResponse) ProtoMessage() {}
+
+func (x *CollectGarbageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectGarbageResponse.ProtoReflect.Descriptor instead.
+func (*CollectGarbageResponse) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *CollectGarbageResponse) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *CollectGarbageResponse) GetBlobs() uint64 {
+	if x != nil {
+		return x.Blobs
+	}
+	return 0
+}
+
+func (x *CollectGarbageResponse) GetManifests() uint64 {
+	if x != nil {
+		return x.Manifests
+	}
+	return 0
+}
+
+func (x *CollectGarbageResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CollectGarbageResponse) GetSpared() uint64 {
+	if x != nil {
+		return x.Spared
+	}
+	return 0
+}
+
+type RegistryLogsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The last so many lines of each replica; 0: all that are kept.
+	Tail int32 `protobuf:"varint,1,opt,name=tail,proto3" json:"tail,omitempty"`
+	// Go on with what is said from now on.
+	Follow        bool `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegistryLogsRequest) Reset() {
+	*x = RegistryLogsRequest{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegistryLogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegistryLogsRequest) ProtoMessage() {}
+
+func (x *RegistryLogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegistryLogsRequest.ProtoReflect.Descriptor instead.
+func (*RegistryLogsRequest) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *RegistryLogsRequest) GetTail() int32 {
+	if x != nil {
+		return x.Tail
+	}
+	return 0
+}
+
+func (x *RegistryLogsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+type RegistryLogsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replica       string                 `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	Text          []byte                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegistryLogsResponse) Reset() {
+	*x = RegistryLogsResponse{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegistryLogsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegistryLogsResponse) ProtoMessage() {}
+
+func (x *RegistryLogsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegistryLogsResponse.ProtoReflect.Descriptor instead.
+func (*RegistryLogsResponse) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *RegistryLogsResponse) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *RegistryLogsResponse) GetText() []byte {
+	if x != nil {
+		return x.Text
+	}
+	return nil
+}
+
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	WithoutImages bool                   `protobuf:"varint,1,opt,name=without_images,json=withoutImages,proto3" json:"without_images,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *BackupRequest) GetWithoutImages() bool {
+	if x != nil {
+		return x.WithoutImages
+	}
+	return false
+}
+
+type BackupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next part of the tar.
+	Chunk []byte `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	// How much is written, and about how much it will be (bytes); 0: not known yet.
+	Written       uint64 `protobuf:"varint,2,opt,name=written,proto3" json:"written,omitempty"`
+	Total         uint64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse) Reset() {
+	*x = BackupResponse{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse) ProtoMessage() {}
+
+func (x *BackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
+func (*BackupResponse) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *BackupResponse) GetChunk() []byte {
+	if x != nil {
+		return x.Chunk
+	}
+	return nil
+}
+
+func (x *BackupResponse) GetWritten() uint64 {
+	if x != nil {
+		return x.Written
+	}
+	return 0
+}
+
+func (x *BackupResponse) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+type ShowConfigRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowConfigRequest) Reset() {
+	*x = ShowConfigRequest{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowConfigRequest) ProtoMessage() {}
+
+func (x *ShowConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowConfigRequest.ProtoReflect.Descriptor instead.
+func (*ShowConfigRequest) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{50}
+}
+
+type ShowConfigResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      []*Setting             `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShowConfigResponse) Reset() {
+	*x = ShowConfigResponse{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShowConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShowConfigResponse) ProtoMessage() {}
+
+func (x *ShowConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShowConfigResponse.ProtoReflect.Descriptor instead.
+func (*ShowConfigResponse) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *ShowConfigResponse) GetSettings() []*Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+// Setting is one value that counts.
+type Setting struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in the file, parts joined by dots.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// "(secret)" in place of one.
+	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// "flag", "environment", "file" or "default".
+	Origin        string `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Setting) Reset() {
+	*x = Setting{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Setting) ProtoMessage() {}
+
+func (x *Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Setting.ProtoReflect.Descriptor instead.
+func (*Setting) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Setting) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Setting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Setting) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+type ServeNowRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServeNowRequest) Reset() {
+	*x = ServeNowRequest{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServeNowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServeNowRequest) ProtoMessage() {}
+
+func (x *ServeNowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServeNowRequest.ProtoReflect.Descriptor instead.
+func (*ServeNowRequest) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{53}
+}
+
+type ServeNowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Hosts that will fail until they have the restored CA.
+	WillFail      []string `protobuf:"bytes,1,rep,name=will_fail,json=willFail,proto3" json:"will_fail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServeNowResponse) Reset() {
+	*x = ServeNowResponse{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServeNowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServeNowResponse) ProtoMessage() {}
+
+func (x *ServeNowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServeNowResponse.ProtoReflect.Descriptor instead.
+func (*ServeNowResponse) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *ServeNowResponse) GetWillFail() []string {
+	if x != nil {
+		return x.WillFail
+	}
+	return nil
+}
+
 var File_trustcast_v1_admin_proto protoreflect.FileDescriptor
 
 const file_trustcast_v1_admin_proto_rawDesc = "" +
@@ -2669,7 +3568,60 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\x13RemoveTokenResponse\"\x16\n" +
 	"\x14RollGossipKeyRequest\"1\n" +
 	"\x15RollGossipKeyResponse\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\x04R\aversion2\xf5\b\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\"\x14\n" +
+	"\x12GetRegistryRequest\"\xe6\x01\n" +
+	"\x13GetRegistryResponse\x12\x16\n" +
+	"\x06engine\x18\x01 \x01(\tR\x06engine\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x12\n" +
+	"\x04busy\x18\x03 \x01(\tR\x04busy\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem\x12\x14\n" +
+	"\x05image\x18\x05 \x01(\tR\x05image\x12\x16\n" +
+	"\x06wanted\x18\x06 \x01(\x05R\x06wanted\x121\n" +
+	"\breplicas\x18\a \x03(\v2\x15.trustcast.v1.ReplicaR\breplicas\x12\x12\n" +
+	"\x04held\x18\b \x01(\x05R\x04held\"\xb2\x01\n" +
+	"\aReplica\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
+	"\x05image\x18\x03 \x01(\tR\x05image\x124\n" +
+	"\astarted\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x1b\n" +
+	"\tin_flight\x18\x05 \x01(\x05R\binFlight\x12\x18\n" +
+	"\aproblem\x18\x06 \x01(\tR\aproblem\"A\n" +
+	"\x15ChangeRegistryRequest\x12\x12\n" +
+	"\x04verb\x18\x01 \x01(\tR\x04verb\x12\x14\n" +
+	"\x05image\x18\x02 \x01(\tR\x05image\",\n" +
+	"\x16ChangeRegistryResponse\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\tR\x04step\"L\n" +
+	"\x15CollectGarbageRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12\x1a\n" +
+	"\buntagged\x18\x02 \x01(\bR\buntagged\"\x8e\x01\n" +
+	"\x16CollectGarbageResponse\x12\x12\n" +
+	"\x04step\x18\x01 \x01(\tR\x04step\x12\x14\n" +
+	"\x05blobs\x18\x02 \x01(\x04R\x05blobs\x12\x1c\n" +
+	"\tmanifests\x18\x03 \x01(\x04R\tmanifests\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06spared\x18\x05 \x01(\x04R\x06spared\"A\n" +
+	"\x13RegistryLogsRequest\x12\x12\n" +
+	"\x04tail\x18\x01 \x01(\x05R\x04tail\x12\x16\n" +
+	"\x06follow\x18\x02 \x01(\bR\x06follow\"D\n" +
+	"\x14RegistryLogsResponse\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\tR\areplica\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\fR\x04text\"6\n" +
+	"\rBackupRequest\x12%\n" +
+	"\x0ewithout_images\x18\x01 \x01(\bR\rwithoutImages\"V\n" +
+	"\x0eBackupResponse\x12\x14\n" +
+	"\x05chunk\x18\x01 \x01(\fR\x05chunk\x12\x18\n" +
+	"\awritten\x18\x02 \x01(\x04R\awritten\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x04R\x05total\"\x13\n" +
+	"\x11ShowConfigRequest\"G\n" +
+	"\x12ShowConfigResponse\x121\n" +
+	"\bsettings\x18\x01 \x03(\v2\x15.trustcast.v1.SettingR\bsettings\"I\n" +
+	"\aSetting\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
+	"\x06origin\x18\x03 \x01(\tR\x06origin\"\x11\n" +
+	"\x0fServeNowRequest\"/\n" +
+	"\x10ServeNowResponse\x12\x1b\n" +
+	"\twill_fail\x18\x01 \x03(\tR\bwillFail2\xc3\r\n" +
 	"\fAdminService\x12L\n" +
 	"\tGetStatus\x12\x1e.trustcast.v1.GetStatusRequest\x1a\x1f.trustcast.v1.GetStatusResponse\x12T\n" +
 	"\vWatchStatus\x12 .trustcast.v1.WatchStatusRequest\x1a!.trustcast.v1.WatchStatusResponse0\x01\x12F\n" +
@@ -2688,7 +3640,15 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"ListTokens\x12\x1f.trustcast.v1.ListTokensRequest\x1a .trustcast.v1.ListTokensResponse\x12R\n" +
 	"\vRemoveToken\x12 .trustcast.v1.RemoveTokenRequest\x1a!.trustcast.v1.RemoveTokenResponse\x12X\n" +
-	"\rRollGossipKey\x12\".trustcast.v1.RollGossipKeyRequest\x1a#.trustcast.v1.RollGossipKeyResponseB?Z=github.com/trustcast/trustcast/proto/trustcast/v1;trustcastv1b\x06proto3"
+	"\rRollGossipKey\x12\".trustcast.v1.RollGossipKeyRequest\x1a#.trustcast.v1.RollGossipKeyResponse\x12R\n" +
+	"\vGetRegistry\x12 .trustcast.v1.GetRegistryRequest\x1a!.trustcast.v1.GetRegistryResponse\x12]\n" +
+	"\x0eChangeRegistry\x12#.trustcast.v1.ChangeRegistryRequest\x1a$.trustcast.v1.ChangeRegistryResponse0\x01\x12]\n" +
+	"\x0eCollectGarbage\x12#.trustcast.v1.CollectGarbageRequest\x1a$.trustcast.v1.CollectGarbageResponse0\x01\x12W\n" +
+	"\fRegistryLogs\x12!.trustcast.v1.RegistryLogsRequest\x1a\".trustcast.v1.RegistryLogsResponse0\x01\x12E\n" +
+	"\x06Backup\x12\x1b.trustcast.v1.BackupRequest\x1a\x1c.trustcast.v1.BackupResponse0\x01\x12O\n" +
+	"\n" +
+	"ShowConfig\x12\x1f.trustcast.v1.ShowConfigRequest\x1a .trustcast.v1.ShowConfigResponse\x12I\n" +
+	"\bServeNow\x12\x1d.trustcast.v1.ServeNowRequest\x1a\x1e.trustcast.v1.ServeNowResponseB?Z=github.com/trustcast/trustcast/proto/trustcast/v1;trustcastv1b\x06proto3"
 
 var (
 	file_trustcast_v1_admin_proto_rawDescOnce sync.Once
@@ -2702,116 +3662,149 @@ func file_trustcast_v1_admin_proto_rawDescGZIP() []byte {
 	return file_trustcast_v1_admin_proto_rawDescData
 }
 
-var file_trustcast_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_trustcast_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_trustcast_v1_admin_proto_goTypes = []any{
-	(*GetStatusRequest)(nil),      // 0: trustcast.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 1: trustcast.v1.GetStatusResponse
-	(*WatchStatusRequest)(nil),    // 2: trustcast.v1.WatchStatusRequest
-	(*WatchStatusResponse)(nil),   // 3: trustcast.v1.WatchStatusResponse
-	(*Status)(nil),                // 4: trustcast.v1.Status
-	(*Stranger)(nil),              // 5: trustcast.v1.Stranger
-	(*GossipRing)(nil),            // 6: trustcast.v1.GossipRing
-	(*Serving)(nil),               // 7: trustcast.v1.Serving
-	(*Rotation)(nil),              // 8: trustcast.v1.Rotation
-	(*WaitingFor)(nil),            // 9: trustcast.v1.WaitingFor
-	(*Host)(nil),                  // 10: trustcast.v1.Host
-	(*AddUserRequest)(nil),        // 11: trustcast.v1.AddUserRequest
-	(*AddUserResponse)(nil),       // 12: trustcast.v1.AddUserResponse
-	(*RemoveUserRequest)(nil),     // 13: trustcast.v1.RemoveUserRequest
-	(*RemoveUserResponse)(nil),    // 14: trustcast.v1.RemoveUserResponse
-	(*ListUsersRequest)(nil),      // 15: trustcast.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),     // 16: trustcast.v1.ListUsersResponse
-	(*ShowCARequest)(nil),         // 17: trustcast.v1.ShowCARequest
-	(*ShowCAResponse)(nil),        // 18: trustcast.v1.ShowCAResponse
-	(*CertificateInfo)(nil),       // 19: trustcast.v1.CertificateInfo
-	(*HistoryEntry)(nil),          // 20: trustcast.v1.HistoryEntry
-	(*RotateCARequest)(nil),       // 21: trustcast.v1.RotateCARequest
-	(*RotateCAResponse)(nil),      // 22: trustcast.v1.RotateCAResponse
-	(*PlanRotationRequest)(nil),   // 23: trustcast.v1.PlanRotationRequest
-	(*PlanRotationResponse)(nil),  // 24: trustcast.v1.PlanRotationResponse
-	(*HostOutlook)(nil),           // 25: trustcast.v1.HostOutlook
-	(*RollbackCARequest)(nil),     // 26: trustcast.v1.RollbackCARequest
-	(*RollbackCAResponse)(nil),    // 27: trustcast.v1.RollbackCAResponse
-	(*RemoveHostRequest)(nil),     // 28: trustcast.v1.RemoveHostRequest
-	(*RemoveHostResponse)(nil),    // 29: trustcast.v1.RemoveHostResponse
-	(*CreateTokenRequest)(nil),    // 30: trustcast.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),   // 31: trustcast.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),     // 32: trustcast.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),    // 33: trustcast.v1.ListTokensResponse
-	(*TokenInfo)(nil),             // 34: trustcast.v1.TokenInfo
-	(*RemoveTokenRequest)(nil),    // 35: trustcast.v1.RemoveTokenRequest
-	(*RemoveTokenResponse)(nil),   // 36: trustcast.v1.RemoveTokenResponse
-	(*RollGossipKeyRequest)(nil),  // 37: trustcast.v1.RollGossipKeyRequest
-	(*RollGossipKeyResponse)(nil), // 38: trustcast.v1.RollGossipKeyResponse
-	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 40: google.protobuf.Duration
+	(*GetStatusRequest)(nil),       // 0: trustcast.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),      // 1: trustcast.v1.GetStatusResponse
+	(*WatchStatusRequest)(nil),     // 2: trustcast.v1.WatchStatusRequest
+	(*WatchStatusResponse)(nil),    // 3: trustcast.v1.WatchStatusResponse
+	(*Status)(nil),                 // 4: trustcast.v1.Status
+	(*Stranger)(nil),               // 5: trustcast.v1.Stranger
+	(*GossipRing)(nil),             // 6: trustcast.v1.GossipRing
+	(*Serving)(nil),                // 7: trustcast.v1.Serving
+	(*Rotation)(nil),               // 8: trustcast.v1.Rotation
+	(*WaitingFor)(nil),             // 9: trustcast.v1.WaitingFor
+	(*Host)(nil),                   // 10: trustcast.v1.Host
+	(*AddUserRequest)(nil),         // 11: trustcast.v1.AddUserRequest
+	(*AddUserResponse)(nil),        // 12: trustcast.v1.AddUserResponse
+	(*RemoveUserRequest)(nil),      // 13: trustcast.v1.RemoveUserRequest
+	(*RemoveUserResponse)(nil),     // 14: trustcast.v1.RemoveUserResponse
+	(*ListUsersRequest)(nil),       // 15: trustcast.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),      // 16: trustcast.v1.ListUsersResponse
+	(*ShowCARequest)(nil),          // 17: trustcast.v1.ShowCARequest
+	(*ShowCAResponse)(nil),         // 18: trustcast.v1.ShowCAResponse
+	(*CertificateInfo)(nil),        // 19: trustcast.v1.CertificateInfo
+	(*HistoryEntry)(nil),           // 20: trustcast.v1.HistoryEntry
+	(*RotateCARequest)(nil),        // 21: trustcast.v1.RotateCARequest
+	(*RotateCAResponse)(nil),       // 22: trustcast.v1.RotateCAResponse
+	(*PlanRotationRequest)(nil),    // 23: trustcast.v1.PlanRotationRequest
+	(*PlanRotationResponse)(nil),   // 24: trustcast.v1.PlanRotationResponse
+	(*HostOutlook)(nil),            // 25: trustcast.v1.HostOutlook
+	(*RollbackCARequest)(nil),      // 26: trustcast.v1.RollbackCARequest
+	(*RollbackCAResponse)(nil),     // 27: trustcast.v1.RollbackCAResponse
+	(*RemoveHostRequest)(nil),      // 28: trustcast.v1.RemoveHostRequest
+	(*RemoveHostResponse)(nil),     // 29: trustcast.v1.RemoveHostResponse
+	(*CreateTokenRequest)(nil),     // 30: trustcast.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 31: trustcast.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),      // 32: trustcast.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),     // 33: trustcast.v1.ListTokensResponse
+	(*TokenInfo)(nil),              // 34: trustcast.v1.TokenInfo
+	(*RemoveTokenRequest)(nil),     // 35: trustcast.v1.RemoveTokenRequest
+	(*RemoveTokenResponse)(nil),    // 36: trustcast.v1.RemoveTokenResponse
+	(*RollGossipKeyRequest)(nil),   // 37: trustcast.v1.RollGossipKeyRequest
+	(*RollGossipKeyResponse)(nil),  // 38: trustcast.v1.RollGossipKeyResponse
+	(*GetRegistryRequest)(nil),     // 39: trustcast.v1.GetRegistryRequest
+	(*GetRegistryResponse)(nil),    // 40: trustcast.v1.GetRegistryResponse
+	(*Replica)(nil),                // 41: trustcast.v1.Replica
+	(*ChangeRegistryRequest)(nil),  // 42: trustcast.v1.ChangeRegistryRequest
+	(*ChangeRegistryResponse)(nil), // 43: trustcast.v1.ChangeRegistryResponse
+	(*CollectGarbageRequest)(nil),  // 44: trustcast.v1.CollectGarbageRequest
+	(*CollectGarbageResponse)(nil), // 45: trustcast.v1.CollectGarbageResponse
+	(*RegistryLogsRequest)(nil),    // 46: trustcast.v1.RegistryLogsRequest
+	(*RegistryLogsResponse)(nil),   // 47: trustcast.v1.RegistryLogsResponse
+	(*BackupRequest)(nil),          // 48: trustcast.v1.BackupRequest
+	(*BackupResponse)(nil),         // 49: trustcast.v1.BackupResponse
+	(*ShowConfigRequest)(nil),      // 50: trustcast.v1.ShowConfigRequest
+	(*ShowConfigResponse)(nil),     // 51: trustcast.v1.ShowConfigResponse
+	(*Setting)(nil),                // 52: trustcast.v1.Setting
+	(*ServeNowRequest)(nil),        // 53: trustcast.v1.ServeNowRequest
+	(*ServeNowResponse)(nil),       // 54: trustcast.v1.ServeNowResponse
+	(*timestamppb.Timestamp)(nil),  // 55: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 56: google.protobuf.Duration
 }
 var file_trustcast_v1_admin_proto_depIdxs = []int32{
 	4,  // 0: trustcast.v1.GetStatusResponse.status:type_name -> trustcast.v1.Status
 	4,  // 1: trustcast.v1.WatchStatusResponse.status:type_name -> trustcast.v1.Status
-	39, // 2: trustcast.v1.Status.started:type_name -> google.protobuf.Timestamp
+	55, // 2: trustcast.v1.Status.started:type_name -> google.protobuf.Timestamp
 	7,  // 3: trustcast.v1.Status.serving:type_name -> trustcast.v1.Serving
 	8,  // 4: trustcast.v1.Status.rotation:type_name -> trustcast.v1.Rotation
 	10, // 5: trustcast.v1.Status.hosts:type_name -> trustcast.v1.Host
-	39, // 6: trustcast.v1.Status.time:type_name -> google.protobuf.Timestamp
+	55, // 6: trustcast.v1.Status.time:type_name -> google.protobuf.Timestamp
 	5,  // 7: trustcast.v1.Status.strangers:type_name -> trustcast.v1.Stranger
 	6,  // 8: trustcast.v1.Status.gossip_ring:type_name -> trustcast.v1.GossipRing
-	39, // 9: trustcast.v1.Stranger.last_seen:type_name -> google.protobuf.Timestamp
-	39, // 10: trustcast.v1.Serving.ca_not_after:type_name -> google.protobuf.Timestamp
-	39, // 11: trustcast.v1.Serving.leaf_not_after:type_name -> google.protobuf.Timestamp
-	39, // 12: trustcast.v1.Rotation.started:type_name -> google.protobuf.Timestamp
-	39, // 13: trustcast.v1.Rotation.deadline:type_name -> google.protobuf.Timestamp
+	55, // 9: trustcast.v1.Stranger.last_seen:type_name -> google.protobuf.Timestamp
+	55, // 10: trustcast.v1.Serving.ca_not_after:type_name -> google.protobuf.Timestamp
+	55, // 11: trustcast.v1.Serving.leaf_not_after:type_name -> google.protobuf.Timestamp
+	55, // 12: trustcast.v1.Rotation.started:type_name -> google.protobuf.Timestamp
+	55, // 13: trustcast.v1.Rotation.deadline:type_name -> google.protobuf.Timestamp
 	9,  // 14: trustcast.v1.Rotation.waiting_for:type_name -> trustcast.v1.WaitingFor
-	39, // 15: trustcast.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	39, // 16: trustcast.v1.Host.identity_not_after:type_name -> google.protobuf.Timestamp
-	39, // 17: trustcast.v1.Host.enrolled:type_name -> google.protobuf.Timestamp
-	40, // 18: trustcast.v1.Host.clock_skew:type_name -> google.protobuf.Duration
+	55, // 15: trustcast.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	55, // 16: trustcast.v1.Host.identity_not_after:type_name -> google.protobuf.Timestamp
+	55, // 17: trustcast.v1.Host.enrolled:type_name -> google.protobuf.Timestamp
+	56, // 18: trustcast.v1.Host.clock_skew:type_name -> google.protobuf.Duration
 	19, // 19: trustcast.v1.ShowCAResponse.certificates:type_name -> trustcast.v1.CertificateInfo
 	20, // 20: trustcast.v1.ShowCAResponse.history:type_name -> trustcast.v1.HistoryEntry
-	39, // 21: trustcast.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
-	39, // 22: trustcast.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
-	39, // 23: trustcast.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
-	40, // 24: trustcast.v1.RotateCARequest.deadline:type_name -> google.protobuf.Duration
+	55, // 21: trustcast.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
+	55, // 22: trustcast.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
+	55, // 23: trustcast.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
+	56, // 24: trustcast.v1.RotateCARequest.deadline:type_name -> google.protobuf.Duration
 	25, // 25: trustcast.v1.PlanRotationResponse.hosts:type_name -> trustcast.v1.HostOutlook
 	5,  // 26: trustcast.v1.PlanRotationResponse.strangers:type_name -> trustcast.v1.Stranger
-	40, // 27: trustcast.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Duration
-	39, // 28: trustcast.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	56, // 27: trustcast.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Duration
+	55, // 28: trustcast.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
 	34, // 29: trustcast.v1.ListTokensResponse.tokens:type_name -> trustcast.v1.TokenInfo
-	39, // 30: trustcast.v1.TokenInfo.created:type_name -> google.protobuf.Timestamp
-	39, // 31: trustcast.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
-	0,  // 32: trustcast.v1.AdminService.GetStatus:input_type -> trustcast.v1.GetStatusRequest
-	2,  // 33: trustcast.v1.AdminService.WatchStatus:input_type -> trustcast.v1.WatchStatusRequest
-	11, // 34: trustcast.v1.AdminService.AddUser:input_type -> trustcast.v1.AddUserRequest
-	13, // 35: trustcast.v1.AdminService.RemoveUser:input_type -> trustcast.v1.RemoveUserRequest
-	15, // 36: trustcast.v1.AdminService.ListUsers:input_type -> trustcast.v1.ListUsersRequest
-	17, // 37: trustcast.v1.AdminService.ShowCA:input_type -> trustcast.v1.ShowCARequest
-	21, // 38: trustcast.v1.AdminService.RotateCA:input_type -> trustcast.v1.RotateCARequest
-	23, // 39: trustcast.v1.AdminService.PlanRotation:input_type -> trustcast.v1.PlanRotationRequest
-	26, // 40: trustcast.v1.AdminService.RollbackCA:input_type -> trustcast.v1.RollbackCARequest
-	28, // 41: trustcast.v1.AdminService.RemoveHost:input_type -> trustcast.v1.RemoveHostRequest
-	30, // 42: trustcast.v1.AdminService.CreateToken:input_type -> trustcast.v1.CreateTokenRequest
-	32, // 43: trustcast.v1.AdminService.ListTokens:input_type -> trustcast.v1.ListTokensRequest
-	35, // 44: trustcast.v1.AdminService.RemoveToken:input_type -> trustcast.v1.RemoveTokenRequest
-	37, // 45: trustcast.v1.AdminService.RollGossipKey:input_type -> trustcast.v1.RollGossipKeyRequest
-	1,  // 46: trustcast.v1.AdminService.GetStatus:output_type -> trustcast.v1.GetStatusResponse
-	3,  // 47: trustcast.v1.AdminService.WatchStatus:output_type -> trustcast.v1.WatchStatusResponse
-	12, // 48: trustcast.v1.AdminService.AddUser:output_type -> trustcast.v1.AddUserResponse
-	14, // 49: trustcast.v1.AdminService.RemoveUser:output_type -> trustcast.v1.RemoveUserResponse
-	16, // 50: trustcast.v1.AdminService.ListUsers:output_type -> trustcast.v1.ListUsersResponse
-	18, // 51: trustcast.v1.AdminService.ShowCA:output_type -> trustcast.v1.ShowCAResponse
-	22, // 52: trustcast.v1.AdminService.RotateCA:output_type -> trustcast.v1.RotateCAResponse
-	24, // 53: trustcast.v1.AdminService.PlanRotation:output_type -> trustcast.v1.PlanRotationResponse
-	27, // 54: trustcast.v1.AdminService.RollbackCA:output_type -> trustcast.v1.RollbackCAResponse
-	29, // 55: trustcast.v1.AdminService.RemoveHost:output_type -> trustcast.v1.RemoveHostResponse
-	31, // 56: trustcast.v1.AdminService.CreateToken:output_type -> trustcast.v1.CreateTokenResponse
-	33, // 57: trustcast.v1.AdminService.ListTokens:output_type -> trustcast.v1.ListTokensResponse
-	36, // 58: trustcast.v1.AdminService.RemoveToken:output_type -> trustcast.v1.RemoveTokenResponse
-	38, // 59: trustcast.v1.AdminService.RollGossipKey:output_type -> trustcast.v1.RollGossipKeyResponse
-	46, // [46:60] is the sub-list for method output_type
-	32, // [32:46] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	55, // 30: trustcast.v1.TokenInfo.created:type_name -> google.protobuf.Timestamp
+	55, // 31: trustcast.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
+	41, // 32: trustcast.v1.GetRegistryResponse.replicas:type_name -> trustcast.v1.Replica
+	55, // 33: trustcast.v1.Replica.started:type_name -> google.protobuf.Timestamp
+	52, // 34: trustcast.v1.ShowConfigResponse.settings:type_name -> trustcast.v1.Setting
+	0,  // 35: trustcast.v1.AdminService.GetStatus:input_type -> trustcast.v1.GetStatusRequest
+	2,  // 36: trustcast.v1.AdminService.WatchStatus:input_type -> trustcast.v1.WatchStatusRequest
+	11, // 37: trustcast.v1.AdminService.AddUser:input_type -> trustcast.v1.AddUserRequest
+	13, // 38: trustcast.v1.AdminService.RemoveUser:input_type -> trustcast.v1.RemoveUserRequest
+	15, // 39: trustcast.v1.AdminService.ListUsers:input_type -> trustcast.v1.ListUsersRequest
+	17, // 40: trustcast.v1.AdminService.ShowCA:input_type -> trustcast.v1.ShowCARequest
+	21, // 41: trustcast.v1.AdminService.RotateCA:input_type -> trustcast.v1.RotateCARequest
+	23, // 42: trustcast.v1.AdminService.PlanRotation:input_type -> trustcast.v1.PlanRotationRequest
+	26, // 43: trustcast.v1.AdminService.RollbackCA:input_type -> trustcast.v1.RollbackCARequest
+	28, // 44: trustcast.v1.AdminService.RemoveHost:input_type -> trustcast.v1.RemoveHostRequest
+	30, // 45: trustcast.v1.AdminService.CreateToken:input_type -> trustcast.v1.CreateTokenRequest
+	32, // 46: trustcast.v1.AdminService.ListTokens:input_type -> trustcast.v1.ListTokensRequest
+	35, // 47: trustcast.v1.AdminService.RemoveToken:input_type -> trustcast.v1.RemoveTokenRequest
+	37, // 48: trustcast.v1.AdminService.RollGossipKey:input_type -> trustcast.v1.RollGossipKeyRequest
+	39, // 49: trustcast.v1.AdminService.GetRegistry:input_type -> trustcast.v1.GetRegistryRequest
+	42, // 50: trustcast.v1.AdminService.ChangeRegistry:input_type -> trustcast.v1.ChangeRegistryRequest
+	44, // 51: trustcast.v1.AdminService.CollectGarbage:input_type -> trustcast.v1.CollectGarbageRequest
+	46, // 52: trustcast.v1.AdminService.RegistryLogs:input_type -> trustcast.v1.RegistryLogsRequest
+	48, // 53: trustcast.v1.AdminService.Backup:input_type -> trustcast.v1.BackupRequest
+	50, // 54: trustcast.v1.AdminService.ShowConfig:input_type -> trustcast.v1.ShowConfigRequest
+	53, // 55: trustcast.v1.AdminService.ServeNow:input_type -> trustcast.v1.ServeNowRequest
+	1,  // 56: trustcast.v1.AdminService.GetStatus:output_type -> trustcast.v1.GetStatusResponse
+	3,  // 57: trustcast.v1.AdminService.WatchStatus:output_type -> trustcast.v1.WatchStatusResponse
+	12, // 58: trustcast.v1.AdminService.AddUser:output_type -> trustcast.v1.AddUserResponse
+	14, // 59: trustcast.v1.AdminService.RemoveUser:output_type -> trustcast.v1.RemoveUserResponse
+	16, // 60: trustcast.v1.AdminService.ListUsers:output_type -> trustcast.v1.ListUsersResponse
+	18, // 61: trustcast.v1.AdminService.ShowCA:output_type -> trustcast.v1.ShowCAResponse
+	22, // 62: trustcast.v1.AdminService.RotateCA:output_type -> trustcast.v1.RotateCAResponse
+	24, // 63: trustcast.v1.AdminService.PlanRotation:output_type -> trustcast.v1.PlanRotationResponse
+	27, // 64: trustcast.v1.AdminService.RollbackCA:output_type -> trustcast.v1.RollbackCAResponse
+	29, // 65: trustcast.v1.AdminService.RemoveHost:output_type -> trustcast.v1.RemoveHostResponse
+	31, // 66: trustcast.v1.AdminService.CreateToken:output_type -> trustcast.v1.CreateTokenResponse
+	33, // 67: trustcast.v1.AdminService.ListTokens:output_type -> trustcast.v1.ListTokensResponse
+	36, // 68: trustcast.v1.AdminService.RemoveToken:output_type -> trustcast.v1.RemoveTokenResponse
+	38, // 69: trustcast.v1.AdminService.RollGossipKey:output_type -> trustcast.v1.RollGossipKeyResponse
+	40, // 70: trustcast.v1.AdminService.GetRegistry:output_type -> trustcast.v1.GetRegistryResponse
+	43, // 71: trustcast.v1.AdminService.ChangeRegistry:output_type -> trustcast.v1.ChangeRegistryResponse
+	45, // 72: trustcast.v1.AdminService.CollectGarbage:output_type -> trustcast.v1.CollectGarbageResponse
+	47, // 73: trustcast.v1.AdminService.RegistryLogs:output_type -> trustcast.v1.RegistryLogsResponse
+	49, // 74: trustcast.v1.AdminService.Backup:output_type -> trustcast.v1.BackupResponse
+	51, // 75: trustcast.v1.AdminService.ShowConfig:output_type -> trustcast.v1.ShowConfigResponse
+	54, // 76: trustcast.v1.AdminService.ServeNow:output_type -> trustcast.v1.ServeNowResponse
+	56, // [56:77] is the sub-list for method output_type
+	35, // [35:56] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_trustcast_v1_admin_proto_init() }
@@ -2825,7 +3818,7 @@ func file_trustcast_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trustcast_v1_admin_proto_rawDesc), len(file_trustcast_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,20 +19,27 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AdminService_GetStatus_FullMethodName     = "/trustcast.v1.AdminService/GetStatus"
-	AdminService_WatchStatus_FullMethodName   = "/trustcast.v1.AdminService/WatchStatus"
-	AdminService_AddUser_FullMethodName       = "/trustcast.v1.AdminService/AddUser"
-	AdminService_RemoveUser_FullMethodName    = "/trustcast.v1.AdminService/RemoveUser"
-	AdminService_ListUsers_FullMethodName     = "/trustcast.v1.AdminService/ListUsers"
-	AdminService_ShowCA_FullMethodName        = "/trustcast.v1.AdminService/ShowCA"
-	AdminService_RotateCA_FullMethodName      = "/trustcast.v1.AdminService/RotateCA"
-	AdminService_PlanRotation_FullMethodName  = "/trustcast.v1.AdminService/PlanRotation"
-	AdminService_RollbackCA_FullMethodName    = "/trustcast.v1.AdminService/RollbackCA"
-	AdminService_RemoveHost_FullMethodName    = "/trustcast.v1.AdminService/RemoveHost"
-	AdminService_CreateToken_FullMethodName   = "/trustcast.v1.AdminService/CreateToken"
-	AdminService_ListTokens_FullMethodName    = "/trustcast.v1.AdminService/ListTokens"
-	AdminService_RemoveToken_FullMethodName   = "/trustcast.v1.AdminService/RemoveToken"
-	AdminService_RollGossipKey_FullMethodName = "/trustcast.v1.AdminService/RollGossipKey"
+	AdminService_GetStatus_FullMethodName      = "/trustcast.v1.AdminService/GetStatus"
+	AdminService_WatchStatus_FullMethodName    = "/trustcast.v1.AdminService/WatchStatus"
+	AdminService_AddUser_FullMethodName        = "/trustcast.v1.AdminService/AddUser"
+	AdminService_RemoveUser_FullMethodName     = "/trustcast.v1.AdminService/RemoveUser"
+	AdminService_ListUsers_FullMethodName      = "/trustcast.v1.AdminService/ListUsers"
+	AdminService_ShowCA_FullMethodName         = "/trustcast.v1.AdminService/ShowCA"
+	AdminService_RotateCA_FullMethodName       = "/trustcast.v1.AdminService/RotateCA"
+	AdminService_PlanRotation_FullMethodName   = "/trustcast.v1.AdminService/PlanRotation"
+	AdminService_RollbackCA_FullMethodName     = "/trustcast.v1.AdminService/RollbackCA"
+	AdminService_RemoveHost_FullMethodName     = "/trustcast.v1.AdminService/RemoveHost"
+	AdminService_CreateToken_FullMethodName    = "/trustcast.v1.AdminService/CreateToken"
+	AdminService_ListTokens_FullMethodName     = "/trustcast.v1.AdminService/ListTokens"
+	AdminService_RemoveToken_FullMethodName    = "/trustcast.v1.AdminService/RemoveToken"
+	AdminService_RollGossipKey_FullMethodName  = "/trustcast.v1.AdminService/RollGossipKey"
+	AdminService_GetRegistry_FullMethodName    = "/trustcast.v1.AdminService/GetRegistry"
+	AdminService_ChangeRegistry_FullMethodName = "/trustcast.v1.AdminService/ChangeRegistry"
+	AdminService_CollectGarbage_FullMethodName = "/trustcast.v1.AdminService/CollectGarbage"
+	AdminService_RegistryLogs_FullMethodName   = "/trustcast.v1.AdminService/RegistryLogs"
+	AdminService_Backup_FullMethodName         = "/trustcast.v1.AdminService/Backup"
+	AdminService_ShowConfig_FullMethodName     = "/trustcast.v1.AdminService/ShowConfig"
+	AdminService_ServeNow_FullMethodName       = "/trustcast.v1.AdminService/ServeNow"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -61,6 +68,22 @@ type AdminServiceClient interface {
 	RemoveToken(ctx context.Context, in *RemoveTokenRequest, opts ...grpc.CallOption) (*RemoveTokenResponse, error)
 	// RollGossipKey replaces the key that members encrypt gossip with.
 	RollGossipKey(ctx context.Context, in *RollGossipKeyRequest, opts ...grpc.CallOption) (*RollGossipKeyResponse, error)
+	// GetRegistry says what the registry does and what answers for it.
+	GetRegistry(ctx context.Context, in *GetRegistryRequest, opts ...grpc.CallOption) (*GetRegistryResponse, error)
+	// ChangeRegistry starts, stops, pauses, restarts or upgrades the registry, and
+	// says each step. A caller that goes away does not cut it short.
+	ChangeRegistry(ctx context.Context, in *ChangeRegistryRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ChangeRegistryResponse], error)
+	// CollectGarbage removes blobs that no image needs; writes wait meanwhile.
+	CollectGarbage(ctx context.Context, in *CollectGarbageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CollectGarbageResponse], error)
+	// RegistryLogs sends what the engine's replicas said, oldest first.
+	RegistryLogs(ctx context.Context, in *RegistryLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RegistryLogsResponse], error)
+	// Backup sends one tar of records, users, certificates, keys and, unless they
+	// are left out, images, while the registry serves.
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error)
+	// ShowConfig returns each setting that counts and where it came from.
+	ShowConfig(ctx context.Context, in *ShowConfigRequest, opts ...grpc.CallOption) (*ShowConfigResponse, error)
+	// ServeNow opens a restored server's edge without waiting for its hosts.
+	ServeNow(ctx context.Context, in *ServeNowRequest, opts ...grpc.CallOption) (*ServeNowResponse, error)
 }
 
 type adminServiceClient struct {
@@ -220,6 +243,112 @@ func (c *adminServiceClient) RollGossipKey(ctx context.Context, in *RollGossipKe
 	return out, nil
 }
 
+func (c *adminServiceClient) GetRegistry(ctx context.Context, in *GetRegistryRequest, opts ...grpc.CallOption) (*GetRegistryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetRegistryResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetRegistry_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ChangeRegistry(ctx context.Context, in *ChangeRegistryRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ChangeRegistryResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[1], AdminService_ChangeRegistry_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ChangeRegistryRequest, ChangeRegistryResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ChangeRegistryClient = grpc.ServerStreamingClient[ChangeRegistryResponse]
+
+func (c *adminServiceClient) CollectGarbage(ctx context.Context, in *CollectGarbageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CollectGarbageResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[2], AdminService_CollectGarbage_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CollectGarbageRequest, CollectGarbageResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_CollectGarbageClient = grpc.ServerStreamingClient[CollectGarbageResponse]
+
+func (c *adminServiceClient) RegistryLogs(ctx context.Context, in *RegistryLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RegistryLogsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[3], AdminService_RegistryLogs_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RegistryLogsRequest, RegistryLogsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_RegistryLogsClient = grpc.ServerStreamingClient[RegistryLogsResponse]
+
+func (c *adminServiceClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AdminService_ServiceDesc.Streams[4], AdminService_Backup_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BackupRequest, BackupResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_BackupClient = grpc.ServerStreamingClient[BackupResponse]
+
+func (c *adminServiceClient) ShowConfig(ctx context.Context, in *ShowConfigRequest, opts ...grpc.CallOption) (*ShowConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ShowConfigResponse)
+	err := c.cc.Invoke(ctx, AdminService_ShowConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) ServeNow(ctx context.Context, in *ServeNowRequest, opts ...grpc.CallOption) (*ServeNowResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ServeNowResponse)
+	err := c.cc.Invoke(ctx, AdminService_ServeNow_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -246,6 +375,22 @@ type AdminServiceServer interface {
 	RemoveToken(context.Context, *RemoveTokenRequest) (*RemoveTokenResponse, error)
 	// RollGossipKey replaces the key that members encrypt gossip with.
 	RollGossipKey(context.Context, *RollGossipKeyRequest) (*RollGossipKeyResponse, error)
+	// GetRegistry says what the registry does and what answers for it.
+	GetRegistry(context.Context, *GetRegistryRequest) (*GetRegistryResponse, error)
+	// ChangeRegistry starts, stops, pauses, restarts or upgrades the registry, and
+	// says each step. A caller that goes away does not cut it short.
+	ChangeRegistry(*ChangeRegistryRequest, grpc.ServerStreamingServer[ChangeRegistryResponse]) error
+	// CollectGarbage removes blobs that no image needs; writes wait meanwhile.
+	CollectGarbage(*CollectGarbageRequest, grpc.ServerStreamingServer[CollectGarbageResponse]) error
+	// RegistryLogs sends what the engine's replicas said, oldest first.
+	RegistryLogs(*RegistryLogsRequest, grpc.ServerStreamingServer[RegistryLogsResponse]) error
+	// Backup sends one tar of records, users, certificates, keys and, unless they
+	// are left out, images, while the registry serves.
+	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error
+	// ShowConfig returns each setting that counts and where it came from.
+	ShowConfig(context.Context, *ShowConfigRequest) (*ShowConfigResponse, error)
+	// ServeNow opens a restored server's edge without waiting for its hosts.
+	ServeNow(context.Context, *ServeNowRequest) (*ServeNowResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -297,6 +442,27 @@ func (UnimplementedAdminServiceServer) RemoveToken(context.Context, *RemoveToken
 }
 func (UnimplementedAdminServiceServer) RollGossipKey(context.Context, *RollGossipKeyRequest) (*RollGossipKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RollGossipKey not implemented")
+}
+func (UnimplementedAdminServiceServer) GetRegistry(context.Context, *GetRegistryRequest) (*GetRegistryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRegistry not implemented")
+}
+func (UnimplementedAdminServiceServer) ChangeRegistry(*ChangeRegistryRequest, grpc.ServerStreamingServer[ChangeRegistryResponse]) error {
+	return status.Error(codes.Unimplemented, "method ChangeRegistry not implemented")
+}
+func (UnimplementedAdminServiceServer) CollectGarbage(*CollectGarbageRequest, grpc.ServerStreamingServer[CollectGarbageResponse]) error {
+	return status.Error(codes.Unimplemented, "method CollectGarbage not implemented")
+}
+func (UnimplementedAdminServiceServer) RegistryLogs(*RegistryLogsRequest, grpc.ServerStreamingServer[RegistryLogsResponse]) error {
+	return status.Error(codes.Unimplemented, "method RegistryLogs not implemented")
+}
+func (UnimplementedAdminServiceServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupResponse]) error {
+	return status.Error(codes.Unimplemented, "method Backup not implemented")
+}
+func (UnimplementedAdminServiceServer) ShowConfig(context.Context, *ShowConfigRequest) (*ShowConfigResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ShowConfig not implemented")
+}
+func (UnimplementedAdminServiceServer) ServeNow(context.Context, *ServeNowRequest) (*ServeNowResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ServeNow not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -564,6 +730,104 @@ func _AdminService_RollGossipKey_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_GetRegistry_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRegistryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetRegistry(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetRegistry_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetRegistry(ctx, req.(*GetRegistryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ChangeRegistry_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ChangeRegistryRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).ChangeRegistry(m, &grpc.GenericServerStream[ChangeRegistryRequest, ChangeRegistryResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_ChangeRegistryServer = grpc.ServerStreamingServer[ChangeRegistryResponse]
+
+func _AdminService_CollectGarbage_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CollectGarbageRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).CollectGarbage(m, &grpc.GenericServerStream[CollectGarbageRequest, CollectGarbageResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_CollectGarbageServer = grpc.ServerStreamingServer[CollectGarbageResponse]
+
+func _AdminService_RegistryLogs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RegistryLogsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).RegistryLogs(m, &grpc.GenericServerStream[RegistryLogsRequest, RegistryLogsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_RegistryLogsServer = grpc.ServerStreamingServer[RegistryLogsResponse]
+
+func _AdminService_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BackupRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AdminServiceServer).Backup(m, &grpc.GenericServerStream[BackupRequest, BackupResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AdminService_BackupServer = grpc.ServerStreamingServer[BackupResponse]
+
+func _AdminService_ShowConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ShowConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ShowConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ShowConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ShowConfig(ctx, req.(*ShowConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_ServeNow_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ServeNowRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).ServeNow(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_ServeNow_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).ServeNow(ctx, req.(*ServeNowRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -623,11 +887,43 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "RollGossipKey",
 			Handler:    _AdminService_RollGossipKey_Handler,
 		},
+		{
+			MethodName: "GetRegistry",
+			Handler:    _AdminService_GetRegistry_Handler,
+		},
+		{
+			MethodName: "ShowConfig",
+			Handler:    _AdminService_ShowConfig_Handler,
+		},
+		{
+			MethodName: "ServeNow",
+			Handler:    _AdminService_ServeNow_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "WatchStatus",
 			Handler:       _AdminService_WatchStatus_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ChangeRegistry",
+			Handler:       _AdminService_ChangeRegistry_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "CollectGarbage",
+			Handler:       _AdminService_CollectGarbage_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "RegistryLogs",
+			Handler:       _AdminService_RegistryLogs_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Backup",
+			Handler:       _AdminService_Backup_Handler,
 			ServerStreams: true,
 		},
 	},
