@@ -165,10 +165,12 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 		return nil, err
 	}
 	n.edge = edge.New(edge.Config{
-		Engine: replica.Handler, Domain: n.names[0].Host,
+		Domain: n.names[0].Host,
 		Hash: n.users.Hash, DummyHash: n.users.DummyHash,
+		Free: edge.FreeIn(l.dir), MinFree: edge.DefaultMinFree,
 		Log: n.log, Registerer: n.metrics,
 	})
+	n.edge.Serve([]edge.Endpoint{{ID: replica.ID, Handler: replica.Handler, Socket: replica.Socket}})
 	if n.fleet, err = fleet.Open(fleet.Config{Records: n.store, GoneAfter: cfg.GoneAfter, Alive: n.gossipSees, Changed: n.nudge}); err != nil {
 		return nil, err
 	}
