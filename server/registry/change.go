@@ -165,7 +165,7 @@ func (r *Registry) replace(ctx context.Context, old Endpoint, image string, say 
 	if !slices.Contains(alive, fresh.ID) {
 		return fmt.Errorf("the new replica %s ended by itself soon after its start: see `trustcast registry logs`", fresh.ID)
 	}
-	say(fmt.Sprintf("%s serves; %s ends its last requests", fresh.ID, old.ID))
+	say(fmt.Sprintf("replica %s serves; %s ends its last requests", fresh.ID, old.ID))
 	return r.end(ctx, old.ID)
 }
 
