@@ -265,4 +265,3 @@ func TestLogsCanBeFollowed(t *testing.T) {
 	cancel()
 	must(t, <-done)
 }
-
