@@ -30,6 +30,12 @@ type InitConfig struct {
 	// CALife, LeafLife and ControlLife as in Config; they count for the first
 	// certificates.
 	CALife, LeafLife, ControlLife time.Duration
+	// EngineName is "embedded" (the default) or "docker", and counts for Config, too,
+	// where nothing else is said.
+	EngineName string
+	// Volume is Docker's volume for all data, for the docker engine, made if missing:
+	// DataDir becomes a link to where it is, unless it is that already.
+	Volume string
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -94,9 +100,10 @@ type Config struct {
 	// UTC. Default: always.
 	RotateWindow string
 
-	// EngineName is "embedded" (the default) or "docker".
+	// EngineName is "embedded" or "docker". Default: what Init was told.
 	EngineName string
 	// Volume is Docker's volume that holds DataDir; for the docker engine alone.
+	// Default: what Init was told.
 	Volume string
 	// Image of the docker engine's replicas. Default "registry:3".
 	Image string

@@ -1,9 +1,15 @@
 package server
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 
+	"github.com/trustcast/trustcast/internal/durable"
 	"github.com/trustcast/trustcast/server/edge"
 	"github.com/trustcast/trustcast/server/registry"
 )
@@ -16,9 +22,11 @@ const (
 
 // openRegistry makes the engine that was asked for, and the registry over it.
 func (n *node) openRegistry(ctx context.Context) error {
-	cfg := registry.Config{
-		Records: n.store, Front: n.front(), Replicas: n.cfg.Replicas, Log: n.log,
+	n.cfg.EngineName = cmp.Or(n.cfg.EngineName, n.site.Engine, engineEmbedded)
+	if n.cfg.EngineName == engineDocker {
+		n.cfg.Volume = cmp.Or(n.cfg.Volume, n.site.Volume)
 	}
+	cfg := registry.Config{Records: n.store, Front: n.front(), Replicas: n.cfg.Replicas, Log: n.log}
 	secret, err := registry.Secret(n.store)
 	if err != nil {
 		return err
@@ -26,6 +34,8 @@ func (n *node) openRegistry(ctx context.Context) error {
 	switch {
 	case n.cfg.Engine != nil:
 		cfg.Engine = n.cfg.Engine
+	case n.cfg.EngineName == engineDocker:
+		err = n.openDocker(ctx, secret, &cfg)
 	default:
 		err = n.openEmbedded(ctx, secret, &cfg)
 	}
@@ -37,14 +47,89 @@ func (n *node) openRegistry(ctx context.Context) error {
 }
 
 func (n *node) openEmbedded(ctx context.Context, secret string, cfg *registry.Config) error {
-	if n.cfg.Replicas > 1 {
-		return fmt.Errorf("--replicas %d: the embedded engine is one registry in this process; use --engine docker for several", n.cfg.Replicas)
+	if err := checkVolume(engineEmbedded, n.cfg.Volume); err != nil {
+		return err
+	}
+	for flag, given := range map[string]bool{"--registry-image": n.cfg.Image != "", "--registry-network": n.cfg.Network != "", "--replicas": n.cfg.Replicas > 1} {
+		if given {
+			return fmt.Errorf("%s is for the docker engine, and the embedded engine is one registry in this process: leave it out, or add --engine docker", flag)
+		}
 	}
 	e, err := registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: n.layout.dir, HTTPSecret: secret, Log: n.log})
 	if err != nil {
 		return err
 	}
 	cfg.Engine, cfg.Driver = e, e.Driver
+	return nil
+}
+
+// maxReplicas is far above what one machine's disk can feed.
+const maxReplicas = 64
+
+func (n *node) openDocker(ctx context.Context, secret string, cfg *registry.Config) error {
+	if err := checkVolume(engineDocker, n.cfg.Volume); err != nil {
+		return err
+	}
+	if n.cfg.Replicas < 0 || n.cfg.Replicas > maxReplicas {
+		return fmt.Errorf("--replicas %d: give 1 to %d", n.cfg.Replicas, maxReplicas)
+	}
+	d, err := registry.NewDocker(ctx, registry.DockerConfig{
+		Domain: n.names[0].String(), Fleet: n.identity.FleetID(),
+		Volume: n.cfg.Volume, Root: n.layout.dir, Image: n.cfg.Image, Network: n.cfg.Network,
+		HTTPSecret: secret, Log: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	cfg.Engine, cfg.Image, cfg.Driver = d, cmp.Or(n.cfg.Image, registry.DefaultImage), registry.FilesIn(n.layout.dir)
+	return nil
+}
+
+// checkVolume: the docker engine needs one, and no other engine has one.
+func checkVolume(engine, volume string) error {
+	switch {
+	case engine == engineDocker && volume == "":
+		return errors.New("the docker engine needs a volume: add --volume NAME; containers come and go, and all data stays there")
+	case engine != engineDocker && volume != "":
+		return errors.New("--volume is for the docker engine, and the embedded engine keeps its data in --data-dir: leave it out, or add --engine docker")
+	}
+	return nil
+}
+
+// placeInVolume makes the data directory a link to the volume's, which is made if
+// missing. No volume: nothing.
+func placeInVolume(ctx context.Context, dataDir, volume, domain string) error {
+	if volume == "" {
+		return nil
+	}
+	dir, err := registry.DockerVolume(ctx, "", volume, domain)
+	if err != nil {
+		return err
+	}
+	here, err := os.Stat(dataDir)
+	if err == nil {
+		there, err := os.Stat(dir)
+		if err != nil {
+			return fmt.Errorf("the volume %s: %w", volume, err)
+		}
+		if os.SameFile(here, there) {
+			return nil
+		}
+		if entries, err := os.ReadDir(dataDir); err != nil || len(entries) > 0 || dataDir == dir {
+			return fmt.Errorf("%s is there already and is not the volume %s, whose data is in %s: give another --data-dir, which becomes a link to it", dataDir, volume, dir)
+		}
+		if err := os.Remove(dataDir); err != nil { // an empty directory
+			return fmt.Errorf("make %s a link to the volume %s: %w", dataDir, volume, err)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the data directory: %w", err)
+	}
+	if err := durable.MkdirAll(filepath.Dir(dataDir), 0o755); err != nil {
+		return err
+	}
+	if err := os.Symlink(dir, dataDir); err != nil {
+		return fmt.Errorf("make %s a link to the volume %s: %w", dataDir, volume, err)
+	}
 	return nil
 }
 

@@ -27,6 +27,10 @@ type site struct {
 	Domain  string   `json:"domain"`
 	Aliases []string `json:"aliases"`
 	Subject string   `json:"subject"`
+	// Engine and Volume as Init was told; empty in records of before there was a
+	// choice.
+	Engine string `json:"engine,omitempty"`
+	Volume string `json:"volume,omitempty"`
 }
 
 // names returns the domain and its aliases, parsed.
@@ -82,7 +86,7 @@ type InitResult struct {
 // directory that holds a registry already: a CA is made once. An Init that was
 // cut off is repeated from its start, since the site record comes last.
 func Init(ctx context.Context, cfg InitConfig) (InitResult, error) {
-	s := site{Domain: cfg.Domain, Aliases: cfg.Aliases, Subject: cfg.Subject}
+	s := site{Domain: cfg.Domain, Aliases: cfg.Aliases, Subject: cfg.Subject, Engine: cfg.EngineName, Volume: cfg.Volume}
 	names, err := s.names()
 	if err != nil {
 		return InitResult{}, err
@@ -96,6 +100,12 @@ func Init(ctx context.Context, cfg InitConfig) (InitResult, error) {
 		return InitResult{}, fmt.Errorf("%s holds a registry already: start it with `trustcast server`, or give another --data-dir", cfg.DataDir)
 	}
 	if err := checkFirstUser(cfg); err != nil {
+		return InitResult{}, err
+	}
+	if err := checkVolume(cfg.EngineName, cfg.Volume); err != nil {
+		return InitResult{}, err
+	}
+	if err := placeInVolume(ctx, cfg.DataDir, cfg.Volume, s.Domain); err != nil {
 		return InitResult{}, err
 	}
 	l := layout{cfg.DataDir}

@@ -19,9 +19,14 @@ type initFlags struct {
 	passwordStdin         bool
 	caLife, leafLife      duration
 	controlLife           duration
+	engine                choice
+	volume                string
 }
 
 func (f *initFlags) add(flags *pflag.FlagSet) {
+	f.engine = choice{allowed: []string{"embedded", "docker"}}
+	flags.Var(&f.engine, "engine", "what runs the registry behind the TLS front (default embedded; 'server' keeps to what 'init' was told)")
+	flags.StringVar(&f.volume, "volume", "", "Docker's `VOLUME` for all data; with --engine docker")
 	flags.StringVar(&f.domain, "domain", "", "`HOST[:PORT]` as it stands in image names; the port is 5000 by default")
 	flags.StringSliceVar(&f.aliases, "alias", nil, "a further `NAME` of the registry, HOST[:PORT]; may be repeated")
 	flags.StringVar(&f.subject, "subject", "", "subject of the registry CAs, like `C=DE,O=Example` (default O=trustcast)")
@@ -38,7 +43,7 @@ func (a *app) initCommand() *cobra.Command {
 		Short: "Create a registry: its CA, its identity, its first user",
 		Long: "Create a registry in an empty data directory: its CA, its identity and its first user. Nothing runs afterwards; 'trustcast server' does that.\n\n" +
 			"The user's password is asked for on a terminal, read with --password-stdin, or generated and printed once.",
-		Example: "  trustcast init --domain registry.example.com --user ci\n  trustcast init --domain registry.example.com:443 --alias registry --subject 'C=DE,O=Example' --user ci --password-stdin <password.txt",
+		Example: "  trustcast init --domain registry.example.com --user ci\n  trustcast init --domain registry.example.com --user ci --engine docker --volume registry\n  trustcast init --domain registry.example.com:443 --alias registry --subject 'C=DE,O=Example' --user ci --password-stdin <password.txt",
 		Args:    names(),
 	}
 	var f initFlags
@@ -89,6 +94,7 @@ func (a *app) create(ctx context.Context, f initFlags) (server.InitResult, error
 	return server.Init(ctx, server.InitConfig{
 		DataDir: a.dataDir, Domain: f.domain, Aliases: f.aliases, Subject: f.subject, User: f.user, Password: password,
 		CALife: time.Duration(f.caLife), LeafLife: time.Duration(f.leafLife), ControlLife: time.Duration(f.controlLife),
+		EngineName: f.engine.value, Volume: f.volume,
 	})
 }
 

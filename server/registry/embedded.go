@@ -15,15 +15,10 @@ import (
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/handlers"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
-	"github.com/distribution/distribution/v3/registry/storage/driver/factory"
-	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // the storage driver
 )
 
-const (
-	storageDriver = "filesystem"
-	// pageSize of catalogs and tag lists, distribution's own default.
-	pageSize = 1000
-)
+// pageSize of catalogs and tag lists, distribution's own default.
+const pageSize = 1000
 
 // EmbeddedConfig is for NewEmbedded. Root is needed.
 type EmbeddedConfig struct {
@@ -73,8 +68,8 @@ func NewEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	}
 	e := &Embedded{cfg: cfg, said: &recentLines{}, opened: map[string]*handlers.App{}}
 	steerLogs(slog.New(slog.NewMultiHandler(cfg.Log.Handler(), slog.NewTextHandler(e.said, nil))))
-	if e.driver, err = factory.Create(context.WithoutCancel(ctx), storageDriver, configuration.Parameters{"rootdirectory": cfg.Root}); err != nil {
-		return nil, fmt.Errorf("open the registry's data in %s: %w", cfg.Root, err)
+	if e.driver, err = FilesIn(cfg.Root)(ctx); err != nil {
+		return nil, err
 	}
 	e.ready, err = e.newApp(ctx)
 	return e, err
