@@ -31,7 +31,7 @@ const (
 	// recipeLabel holds the hash over what an image was made from.
 	recipeLabel = "io.trustcast.test.recipe"
 	// recipe grows with each change of how images are made.
-	recipe = "1"
+	recipe = "2"
 
 	// buildBound is far above a build from an empty module cache.
 	buildBound = 15 * time.Minute
@@ -56,7 +56,7 @@ func Debian28(t testing.TB) string {
 		if err := copyWithLibraries(t.Context(), binary, dir); err != nil {
 			return "", err
 		}
-		return "FROM scratch\nCOPY root/ /\n", nil
+		return "FROM scratch\nCOPY root/ /\n" + asOfficial("/etc/docker/registry/config.yml"), writeConfig(dir, "/etc/docker/registry/config.yml")
 	})
 }
 
@@ -72,7 +72,7 @@ func Sick(t testing.TB) string { return spy(t, "sick") }
 // Foreign is an image with no registry in it.
 func Foreign(t testing.TB) string {
 	return image(t, "foreign", "nothing", func(dir string) (string, error) {
-		return "FROM scratch\nCOPY nothing /\n", os.WriteFile(filepath.Join(dir, "nothing"), nil, 0o600)
+		return "FROM scratch\nCOPY nothing /\nCMD [\"/nothing\"]\n", os.WriteFile(filepath.Join(dir, "nothing"), nil, 0o600)
 	})
 }
 
@@ -118,6 +118,31 @@ func Load(t testing.TB, host, image string) {
 	}
 }
 
+// asOfficial is how the official images start when nothing else is said: as root, on
+// port 5000, with the data in an anonymous volume.
+func asOfficial(config string) string {
+	return `VOLUME ["/var/lib/registry"]
+EXPOSE 5000
+ENTRYPOINT ["registry"]
+CMD ["serve", "` + config + `"]
+`
+}
+
+// writeConfig adds the configuration of an official image: where it is depends on
+// the version.
+func writeConfig(dir, path string) error {
+	target := filepath.Join(dir, "root", path)
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(target, []byte(`version: 0.1
+log: {level: info}
+storage:
+  filesystem: {rootdirectory: /var/lib/registry}
+http: {addr: ":5000"}
+`), 0o644)
+}
+
 const distribution = "github.com/distribution/distribution/v3"
 
 func official(t testing.TB, tag string) string {
@@ -133,11 +158,11 @@ func official(t testing.TB, tag string) string {
 		cmd := exec.CommandContext(t.Context(), "go", "install", "-trimpath",
 			"-ldflags", "-s -w -X "+distribution+"/version.version="+said, distribution+"/cmd/registry@"+version)
 		cmd.Dir = dir // outside of the module, whose go.sum lacks the storage drivers
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOBIN="+dir)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOBIN="+filepath.Join(dir, "root/bin"))
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("build %s/cmd/registry: %w: %s", distribution, err, out)
 		}
-		return "FROM scratch\nCOPY registry /bin/\nLABEL org.opencontainers.image.version=" + said + "\n", nil
+		return "FROM scratch\nCOPY root/ /\nLABEL org.opencontainers.image.version=" + said + "\n" + asOfficial("/etc/distribution/config.yml"), writeConfig(dir, "/etc/distribution/config.yml")
 	})
 }
 
@@ -158,7 +183,7 @@ func spy(t testing.TB, mood string) string {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("build the spy: %w: %s", err, out)
 		}
-		return "FROM scratch\nCOPY registry /bin/\nENV SPY=" + mood + "\n", nil
+		return "FROM scratch\nCOPY registry /bin/\nENV SPY=" + mood + " REGISTRY_HTTP_ADDR=:5000\n", nil
 	})
 }
 
