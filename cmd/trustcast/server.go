@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/trustcast/trustcast/internal/cli"
 	"github.com/trustcast/trustcast/server"
 )
 

@@ -12,8 +12,8 @@ import (
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 )
 
-// blobs is where distribution keeps them in its storage.
-const blobs = "/docker/registry/v2/blobs"
+// blobTree is where distribution keeps them in its storage.
+const blobTree = "/docker/registry/v2/blobs"
 
 // broom is a storage for a collection: removals are counted, spare what is young,
 // and are only pretended in a dry run.
@@ -45,7 +45,7 @@ func (b *broom) spareYoungLinks(ctx context.Context) error {
 		if len(encoded) < 2 {
 			return nil
 		}
-		b.needed[path.Join(blobs, path.Base(path.Dir(path.Dir(p))), encoded[:2], encoded)] = true
+		b.needed[path.Join(blobTree, path.Base(path.Dir(path.Dir(p))), encoded[:2], encoded)] = true
 		return nil
 	})
 	if err != nil && !errors.As(err, &driver.PathNotFoundError{}) {
@@ -57,7 +57,7 @@ func (b *broom) spareYoungLinks(ctx context.Context) error {
 // Delete removes, counts, spares or pretends.
 func (b *broom) Delete(ctx context.Context, p string) error {
 	switch {
-	case strings.HasPrefix(p, blobs+"/"):
+	case strings.HasPrefix(p, blobTree+"/"):
 		info, err := b.StorageDriver.Stat(ctx, path.Join(p, "data"))
 		if err == nil && (b.needed[p] || info.ModTime().After(b.before)) {
 			b.Spared++
