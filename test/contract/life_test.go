@@ -44,7 +44,6 @@ func (s *site) held(n int32) {
 	})
 }
 
-
 func (s *site) answered(c <-chan answer, status int) {
 	s.t.Helper()
 	a := <-c
