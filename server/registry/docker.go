@@ -288,17 +288,26 @@ func (d *Docker) Close(ctx context.Context, id string) error {
 	return d.removeFiles(id)
 }
 
-// Alive asks the engine which of them run.
+// Alive asks the engine which of them run, and are not paused by somebody. It looks
+// at each one: the list is behind the events that make Run call.
 func (d *Docker) Alive(ctx context.Context, ids []string) ([]string, error) {
-	running, err := d.list(ctx, false, "")
+	listed, err := d.list(ctx, false, "")
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
-		return !slices.ContainsFunc(running, func(c container.Summary) bool {
-			return c.Labels[replicaLabel] == id && c.State == container.StateRunning
-		})
-	}), nil
+	running := map[string]bool{}
+	for _, c := range listed {
+		id := c.Labels[replicaLabel]
+		if !slices.Contains(ids, id) {
+			continue
+		}
+		seen, err := d.api.ContainerInspect(ctx, c.ID)
+		if err != nil && !cerrdefs.IsNotFound(err) {
+			return nil, explain(err, "look at the replica "+id)
+		}
+		running[id] = err == nil && seen.State.Running && !seen.State.Paused
+	}
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !running[id] }), nil
 }
 
 // list returns this server's containers, those that run or all, of one replica or,

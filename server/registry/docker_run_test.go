@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -85,9 +86,11 @@ func newDockerd(t *testing.T) *dockerd {
 	}
 	dir, err := os.MkdirTemp("", "tct") // short: sockets are below
 	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "daemon.json"), []byte("{}"), 0o600)) // not the machine's
 	e := &dockerd{dir: dir}
 	t.Cleanup(func() {
 		e.stop(t, syscall.SIGTERM)
+		e.killShims(t)
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
@@ -105,13 +108,19 @@ func (e *dockerd) start(t *testing.T) {
 	// and takes mounts with it.
 	e.cmd = exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c",
 		`if [ -d /run/containerd ]; then mount -t tmpfs none /run/containerd; fi; exec "$@"`, "sh",
-		"dockerd", "--host", e.host(), "--data-root", filepath.Join(e.dir, "data"), "--exec-root", filepath.Join(e.dir, "exec"),
+		"dockerd", "--config-file", filepath.Join(e.dir, "daemon.json"), "--host", e.host(), "--data-root", filepath.Join(e.dir, "data"), "--exec-root", filepath.Join(e.dir, "exec"),
 		"--pidfile", filepath.Join(e.dir, "pid"), "--storage-driver", "vfs", "--bridge=none", "--iptables=false", "--ip6tables=false")
 	e.cmd.Stdout, e.cmd.Stderr = log, log
 	must(t, e.cmd.Start())
-	eventually(t, "dockerd answers", func() bool {
+	answers := func() bool {
 		return exec.CommandContext(t.Context(), "docker", "--host", e.host(), "version").Run() == nil
-	})
+	}
+	for deadline := time.Now().Add(30 * time.Second); !answers(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			said, _ := os.ReadFile(log.Name())
+			t.Fatalf("dockerd does not answer: %s", said[max(0, len(said)-3000):])
+		}
+	}
 }
 
 func (e *dockerd) stop(t *testing.T, signal os.Signal) {
@@ -122,17 +131,45 @@ func (e *dockerd) stop(t *testing.T, signal os.Signal) {
 	must(t, e.cmd.Process.Signal(signal))
 	_ = e.cmd.Wait() // its exit code says nothing about the test
 	e.cmd = nil
+	// Its containerd dies with it. Where nobody reaps that, the next dockerd takes it for alive.
+	_ = os.Remove(filepath.Join(e.dir, "exec/containerd/containerd.pid"))
+}
+
+// killShims ends what outlives a killed engine: shims, which name the directory, and
+// the containers below them.
+func (e *dockerd) killShims(t *testing.T) {
+	t.Helper()
+	parents := map[string]bool{}
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	must(t, err)
+	for _, line := range lines {
+		if args, err := os.ReadFile(line); err == nil && strings.Contains(string(args), "-address\x00"+e.dir+"/") {
+			parents[filepath.Base(filepath.Dir(line))] = true
+		}
+	}
+	for _, line := range lines {
+		pid := filepath.Base(filepath.Dir(line))
+		status, err := os.ReadFile(filepath.Join(filepath.Dir(line), "status"))
+		if err != nil {
+			continue // ended meanwhile
+		}
+		_, rest, _ := strings.Cut(string(status), "\nPPid:\t")
+		parent, _, _ := strings.Cut(rest, "\n")
+		if n, err := strconv.Atoi(pid); err == nil && (parents[pid] || parents[parent]) {
+			_ = syscall.Kill(n, syscall.SIGKILL)
+		}
+	}
 }
 
 func TestDockerEngineRestarts(t *testing.T) {
 	engine := newDockerd(t)
 	image := images.Registry(t)
 	images.Load(t, engine.host(), image)
-	root, err := DockerVolume(t.Context(), engine.host(), "v", "registry.test:5000")
+	root, err := DockerVolume(t.Context(), engine.host(), "vol", "registry.test:5000")
 	must(t, err)
 	var log bytes.Buffer
 	d, err := NewDocker(t.Context(), DockerConfig{
-		Domain: "registry.test:5000", Fleet: "fleet", Volume: "v", Root: root, Image: image, HTTPSecret: "secret", Host: engine.host(),
+		Domain: "registry.test:5000", Fleet: "fleet", Volume: "vol", Root: root, Image: image, HTTPSecret: "secret", Host: engine.host(),
 		Log: slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	must(t, err)

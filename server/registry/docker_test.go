@@ -299,8 +299,7 @@ func TestDockerFound(t *testing.T) {
 		one := open(t, again)
 		cfg := s.cfg
 		change(&cfg)
-		changed, err := NewDocker(t.Context(), cfg)
-		must(t, err)
+		changed := (&stand{cfg: cfg}).engine(t)
 		if found, err := changed.Found(t.Context(), ""); err != nil || len(found) > 0 {
 			t.Errorf("another %s: found %v (%v)", what, found, err)
 		}

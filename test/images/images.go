@@ -49,7 +49,7 @@ func RegistryNext(t testing.TB) string { return official(t, "3b") }
 // downloaded and not installed.
 func Debian28(t testing.TB) string {
 	return image(t, "2", "debian docker-registry", func(dir string) (string, error) {
-		binary, err := debianRegistry(t, dir)
+		binary, err := debianRegistry(t)
 		if err != nil {
 			return "", err
 		}
@@ -106,15 +106,15 @@ func Load(t testing.TB, host, image string) {
 	t.Helper()
 	save := exec.CommandContext(t.Context(), "docker", "save", image)
 	load := exec.CommandContext(t.Context(), "docker", "--host", host, "load", "--quiet")
-	var said bytes.Buffer
-	save.Stderr, load.Stderr = &said, &said
+	var saving, loading bytes.Buffer
+	save.Stderr, load.Stderr = &saving, &loading
 	pipe, err := save.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	load.Stdin = pipe
 	if err := errors.Join(save.Start(), load.Run(), save.Wait()); err != nil {
-		t.Fatalf("load %s into %s: %v: %s", image, host, err, &said)
+		t.Fatalf("load %s into %s: %v: %s%s", image, host, err, &saving, &loading)
 	}
 }
 
@@ -230,7 +230,7 @@ func image(t testing.TB, tag, from string, files func(dir string) (string, error
 var errNothing = errors.New("no registry to build an image from")
 
 // debianRegistry returns the path of Debian's binary.
-func debianRegistry(t testing.TB, dir string) (string, error) {
+func debianRegistry(t testing.TB) (string, error) {
 	if path, err := exec.LookPath("docker-registry"); err == nil {
 		return path, nil
 	}
