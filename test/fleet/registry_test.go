@@ -121,22 +121,31 @@ func (l *life) change(t *testing.T) {
 	}
 	upgrades := 0
 	for i, step := range steps {
-		var err error
+		do := func() error { return errors.Join(l.deleteOne(), l.collect(i%8 == 7)) }
 		switch step {
 		case "restart":
-			_, err = l.f.server.command("registry", "restart")
-			l.did("restarts")
+			do = func() error { return l.registry("restarts", "restart") }
 		case "upgrade":
 			upgrades++
-			_, err = l.f.server.command("registry", "upgrade", "--image", l.images[upgrades%2])
-			l.did("upgrades")
-		case "gc":
-			err = errors.Join(l.deleteOne(), l.collect(i%8 == 7))
+			do = func() error { return l.registry("upgrades", "upgrade", "--image", l.images[upgrades%2]) }
+		}
+		err := do()
+		if err != nil { // the replica that it waited for may have been killed
+			l.did("commands repeated")
+			err = do()
 		}
 		if err != nil {
 			l.failed("%s: %v", step, err)
 		}
 	}
+}
+
+func (l *life) registry(what string, args ...string) error {
+	if _, err := l.f.server.command(append([]string{"registry"}, args...)...); err != nil {
+		return err
+	}
+	l.did(what)
+	return nil
 }
 
 // deleteOne deletes one of the images that were pushed, so that there is something
