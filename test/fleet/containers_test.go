@@ -4,12 +4,10 @@ package fleet_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -63,12 +61,11 @@ func TestContainers(t *testing.T) {
 
 // composed is a fleet of which all is in containers.
 type composed struct {
-	fleet      *fleet
-	registry   *host // has the server too
-	other      *host
-	blocks     map[string][]string // of the how-to, by where they are run
-	password   string
-	exportedCA string
+	fleet    *fleet
+	registry *host // has the server too
+	other    *host
+	blocks   map[string][]string // of the how-to, by where they are run
+	password string
 }
 
 func newComposed(t *testing.T) *composed {
@@ -98,63 +95,6 @@ const overridden = `services:
 
 // deploy is a host's copy of the directory deploy.
 func (c *composed) deploy(h *host) string { return h.path("deploy") }
-
-var howToBlock = regexp.MustCompile("(?s)<!-- tested: (build|server|host) -->\n```sh\n(.*?)```")
-
-// howToBlocks returns the how-to's commands, without their remarks.
-func howToBlocks(t *testing.T) map[string][]string {
-	t.Helper()
-	text, err := os.ReadFile("../../docs/how-to/run-in-containers.md")
-	must(t, err)
-	blocks := map[string][]string{}
-	for _, m := range howToBlock.FindAllStringSubmatch(string(text), -1) {
-		var lines []string
-		for line := range strings.Lines(m[2]) {
-			command, _, _ := strings.Cut(line, "  #")
-			lines = append(lines, strings.TrimSpace(command))
-		}
-		blocks[m[1]] = append(blocks[m[1]], strings.Join(lines, "\n"))
-	}
-	for where, want := range map[string]int{"build": 1, "server": 3, "host": 2} {
-		if len(blocks[where]) != want {
-			t.Fatalf("the how-to has %d tested blocks for %s, want %d", len(blocks[where]), where, want)
-		}
-	}
-	return blocks
-}
-
-// block runs one of the how-to's blocks and returns what each line printed.
-func (c *composed) block(t *testing.T, h *host, where string, number int) map[string]string {
-	t.Helper()
-	said := map[string]string{}
-	for line := range strings.Lines(c.blocks[where][number]) {
-		line = strings.TrimSpace(line)
-		said[line] = c.line(t, h, line)
-	}
-	return said
-}
-
-// line runs one line of a shell on a host, in its copy of deploy.
-func (c *composed) line(t *testing.T, h *host, line string) string {
-	t.Helper()
-	out, err := c.try(h, line)
-	if err != nil {
-		t.Fatalf("%s: %s: %v\n%s", h.name, line, err, out)
-	}
-	return out
-}
-
-func (c *composed) try(h *host, line string) (string, error) {
-	cmd := exec.Command("timeout", "120", "bash", "-o", "pipefail", "-c", line)
-	cmd.Dir = c.deploy(h)
-	cmd.Env = c.fleet.run.env("DOCKER_HOST="+h.socket(), "DOCKER_CONFIG="+h.path("client"), "TRUSTCAST_NAME="+h.name)
-	out, err := cmd.Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		err = fmt.Errorf("%w: %s", err, exit.Stderr)
-	}
-	return string(out), err
-}
 
 func (c *composed) testRegistry(t *testing.T) {
 	lines := strings.Split(c.blocks["server"][0], "\n")
@@ -187,6 +127,7 @@ func (c *composed) testJoin(t *testing.T) {
 		must(t, err)
 		must(t, os.WriteFile(filepath.Join(c.deploy(c.other), name), data, 0o600))
 	}
+	c.withoutCompose(t)
 	c.block(t, c.other, "host", 0)
 	c.settle(t)
 	for _, h := range c.fleet.hosts {
@@ -194,6 +135,28 @@ func (c *composed) testJoin(t *testing.T) {
 	}
 	must(t, c.registry.push(c.fleet.run.path("image.tar"), loadedImage, composedImage))
 	c.pull(t)
+}
+
+// withoutCompose joins the other host by `docker run` alone, and has it leave again.
+func (c *composed) withoutCompose(t *testing.T) {
+	c.block(t, c.other, "plain", 0)
+	c.settle(t)
+	must(t, c.other.login(howToRegistry, "ci", c.password))
+	lines := strings.Split(c.blocks["plain"][0], "\n")
+	c.line(t, c.other, "docker rm --force trustcast-agent")
+	leave, _, _ := strings.Cut(lines[0], " join ")
+	c.line(t, c.other, leave+" leave")
+	c.line(t, c.other, "docker volume rm trustcast-agent")
+	if err := c.other.login(howToRegistry, "ci", c.password); err == nil || !strings.Contains(err.Error(), "x509") {
+		t.Errorf("login after leaving: %v, want an x509 error", err)
+	}
+	st, err := c.status()
+	must(t, err)
+	for _, h := range st.Hosts {
+		if h.Name != c.registry.name {
+			c.line(t, c.registry, "docker-compose exec -T server /trustcast host rm "+h.Name)
+		}
+	}
 }
 
 // settle waits until both hosts are trusted and gossip reaches them.
@@ -279,7 +242,7 @@ func (c *composed) healthy(t *testing.T) {
 	for _, h := range c.fleet.hosts {
 		must(t, until(2*time.Minute, "healthy containers on "+h.name, func() (bool, string) {
 			out, err := c.try(h, "docker inspect --format '{{.State.Health.Status}}' $(docker-compose ps -q)")
-			return err == nil && strings.Trim(out, "healty\n") == "" && !strings.Contains(out, "un"), fmt.Sprint(out, err)
+			return err == nil && strings.ReplaceAll(out, "healthy\n", "") == "", fmt.Sprint(out, err)
 		}))
 	}
 }
@@ -303,7 +266,7 @@ func (c *composed) testMovedDirectory(t *testing.T) {
 func (c *composed) testTakeAway(t *testing.T) {
 	c.block(t, c.other, "host", 1)
 	c.line(t, c.registry, "docker-compose down -v")
-	if entries := directory(filepath.Join(c.other.certsDir())); entries != "0 entries" {
+	if entries := directory(c.other.certsDir()); entries != "0 entries" {
 		t.Errorf("certs.d of %s after leaving: %s", c.other.name, entries)
 	}
 	for _, h := range c.fleet.hosts {
@@ -312,14 +275,4 @@ func (c *composed) testTakeAway(t *testing.T) {
 			t.Errorf("left on %s: %s", h.name, left)
 		}
 	}
-}
-
-// report is what the containers said.
-func (c *composed) report() string {
-	var text strings.Builder
-	for _, h := range c.fleet.hosts {
-		out, err := c.try(h, "docker-compose ps; docker-compose logs --tail 30 2>&1")
-		fmt.Fprintf(&text, "%s: %v\n%s\n", h.name, err, out)
-	}
-	return text.String()
 }
