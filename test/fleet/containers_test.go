@@ -78,9 +78,11 @@ func newComposed(t *testing.T) *composed {
 	for _, h := range f.hosts {
 		// Two machines of one name here: they are told apart as the how-to says.
 		must(t, os.MkdirAll(c.deploy(h), 0o755))
-		compose, err := os.ReadFile("../../deploy/compose.yaml")
-		must(t, err)
-		must(t, os.WriteFile(filepath.Join(c.deploy(h), "compose.yaml"), compose, 0o600))
+		for _, name := range []string{"compose.yaml", "compose.docker-engine.yaml"} {
+			compose, err := os.ReadFile(filepath.Join("..", "..", "deploy", name))
+			must(t, err)
+			must(t, os.WriteFile(filepath.Join(c.deploy(h), name), compose, 0o600))
+		}
 		must(t, os.WriteFile(filepath.Join(c.deploy(h), "compose.override.yaml"), []byte(overridden), 0o600))
 	}
 	return c
@@ -112,6 +114,12 @@ func (c *composed) testRegistry(t *testing.T) {
 	for _, h := range c.fleet.hosts {
 		if err := h.login(howToRegistry, "ci", c.password); err == nil || !strings.Contains(err.Error(), "x509") {
 			t.Errorf("%s: login without the CA: %v, want an x509 error", h.name, err)
+		}
+	}
+	engine := c.line(t, c.registry, "COMPOSE_FILE=compose.yaml:compose.docker-engine.yaml TRUSTCAST_DOCKER_GROUP=999 docker-compose config")
+	for _, want := range []string{"- --engine\n", "- data:/var/lib/trustcast", "- /var/run/docker.sock:/var/run/docker.sock", "group_add:\n    - '999'\n"} {
+		if !strings.Contains(engine, want) {
+			t.Errorf("with compose.docker-engine.yaml there is no %q in\n%s", want, engine)
 		}
 	}
 	// The rest of the block: an agent here.
