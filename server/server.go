@@ -166,7 +166,7 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 	}
 	n.edge = edge.New(edge.Config{
 		Domain: n.names[0].Host,
-		Hash: n.users.Hash, DummyHash: n.users.DummyHash,
+		Hash:   n.users.Hash, DummyHash: n.users.DummyHash,
 		Free: edge.FreeIn(l.dir), MinFree: edge.DefaultMinFree,
 		Log: n.log, Registerer: n.metrics,
 	})

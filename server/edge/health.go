@@ -155,6 +155,7 @@ func (p *proxy) health(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	req.Header.Set("User-Agent", "trustcast-edge") // for the engine's log
 	resp, err := p.transport.RoundTrip(req)
 	if err != nil {
 		return fmt.Errorf("ask its health: %w", err)

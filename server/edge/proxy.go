@@ -63,9 +63,6 @@ func rewrite(r *httputil.ProxyRequest) {
 			r.Out.Header[name] = values
 		}
 	}
-	for _, name := range []string{"Expect", "Connection", "Upgrade"} {
-		r.Out.Header.Del(name) // they are between the client and us
-	}
 }
 
 // attempt is one request at one endpoint.

@@ -65,7 +65,7 @@ type visit struct {
 // twice by that.
 func (e *Edge) answer(out *response, r *http.Request) {
 	v := &visit{Edge: e, out: out, r: r, write: isWrite(r)}
-	defer v.leave()
+	defer v.end()
 	for {
 		t, why := v.turn()
 		if why != nil {
@@ -136,11 +136,18 @@ func (v *visit) wait(why *refusal, opened, found <-chan struct{}) *refusal {
 	}
 }
 
-// leave ends the visit, or begins it anew.
+// leave goes back before the gate.
 func (v *visit) leave() {
 	if v.inside {
 		v.gate.leave(v.write)
 		v.inside = false
+	}
+}
+
+func (v *visit) end() {
+	v.leave()
+	if v.held != nil {
+		v.held.Stop()
 	}
 }
 
