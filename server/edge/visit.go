@@ -13,7 +13,8 @@ const (
 	// connection, and a fleet of clients that try again comes to some hundreds.
 	maxHeld = 1024
 	// maxTries is how often one request is sent: one that brings every endpoint
-	// down must come to an end.
+	// down must come to an end. net/http sends it twice of itself where a kept
+	// connection ends.
 	maxTries = 4
 )
 
