@@ -106,7 +106,7 @@ func New(cfg Config) *Edge {
 		clients:  newClients(),
 		gate:     newGate(),
 		balance:  newBalance(),
-		space:    space{free: cfg.Free, minimum: cfg.MinFree, log: cfg.Log},
+		space:    space{free: cfg.Free, minimum: cfg.MinFree, log: cfg.Log, every: lookEvery},
 		stopping: make(chan struct{}),
 	}
 	e.metrics = newMetrics(e)

@@ -280,4 +280,3 @@ func until(t testing.TB, is func() bool) {
 		}
 	}
 }
-
