@@ -85,6 +85,49 @@ func TestKilledWithRequestsInFlight(t *testing.T) {
 	}
 }
 
+// An endpoint that takes connections and says nothing: what only reads goes
+// elsewhere as soon as that is known, also from the middle of a small answer.
+func TestHangs(t *testing.T) {
+	var hangs atomic.Bool
+	a := newReplica(t, "a", func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "half") {
+			w.Header().Set("Content-Length", "4")
+			_, _ = io.WriteString(w, "ha")
+			_ = http.NewResponseController(w).Flush()
+		}
+		if hangs.Load() {
+			<-r.Context().Done()
+			return
+		}
+		ok(w, r)
+	})
+	b := newReplica(t, "b", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "half") })
+	f := newBalanced(t, []*replica{a}, func(c *Config) { c.healthTimeout = time.Second })
+	until(t, isWell(f, "a"))
+	hangs.Store(true)
+	client := f.client(t)
+	var waits []func() answer
+	for _, path := range []string{"/v2/a/manifests/latest", "/v2/a/manifests/half"} {
+		waits = append(waits, later(t, client, request(t, http.MethodGet, path, "ann", "secret", nil)))
+	}
+	until(t, func() bool { return a.asked.Load() == 2 })
+	f.Serve(endpoints(a, b))
+	for _, wait := range waits {
+		if got := wait(); got.StatusCode != http.StatusOK || got.body != "half" {
+			t.Errorf("%s: %s", got.Status, got.body)
+		}
+	}
+	if l, _ := f.loadOf("a"); l.Failures != 1 || l.Problem == "" {
+		t.Errorf("%+v", l)
+	}
+	hangs.Store(false)
+	until(t, isWell(f, "a"))
+	f.Serve(endpoints(a))
+	if got := get(t, client, "/v2/", "ann", "secret"); got.body != "{}" {
+		t.Errorf("after it hung: %s %s", got.Status, got.body)
+	}
+}
+
 // Only a server's error is a bad answer.
 func TestAnswersToTheQuestionOfHealth(t *testing.T) {
 	for status, well := range map[int]bool{200: true, 401: true, 404: true, 429: true, 500: false, 502: false, 503: false} {

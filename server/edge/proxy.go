@@ -70,6 +70,9 @@ type attempt struct {
 	err  error     // why the endpoint did not answer
 	cut  error     // why its answer broke off
 	body *unspoilt // nil: the request has none
+	// bound ends when the endpoint is bound to answer: until then it may be given
+	// up because it hangs. It says whether it was not.
+	bound func() bool
 }
 
 type attemptKey struct{}
@@ -80,9 +83,16 @@ func attemptOf(r *http.Request) *attempt {
 }
 
 // serve lets the endpoint answer. It panics with http.ErrAbortHandler when the
-// answer breaks off; then a.cut says whether the endpoint did that.
-func (p *proxy) serve(out http.ResponseWriter, r *http.Request, a *attempt) {
-	r = r.WithContext(context.WithValue(r.Context(), attemptKey{}, a))
+// answer breaks off; then a.cut says whether the endpoint did that. What only
+// reads is given up when hung ends before an answer is there.
+func (p *proxy) serve(out http.ResponseWriter, r *http.Request, a *attempt, hung context.Context) {
+	ctx, cancel := context.WithCancel(context.WithValue(r.Context(), attemptKey{}, a))
+	defer cancel()
+	if !isWrite(r) {
+		a.bound = context.AfterFunc(hung, cancel)
+		defer a.bound()
+	}
+	r = r.WithContext(ctx)
 	if r.Body != nil && r.Body != http.NoBody {
 		a.body = &unspoilt{from: r.Body}
 		r.Body = a.body
@@ -100,6 +110,12 @@ func (a *attempt) unreached() bool {
 // endpoint did not answer.
 func begun(answer *http.Response) error {
 	a := attemptOf(answer.Request)
+	bound := func() error {
+		if a.bound != nil && !a.bound() {
+			return errors.New("it hangs")
+		}
+		return nil
+	}
 	if answer.StatusCode == http.StatusSwitchingProtocols {
 		return errors.New("it wants to speak another protocol")
 	}
@@ -110,10 +126,10 @@ func begun(answer *http.Response) error {
 		}
 		_ = answer.Body.Close() // its end was reached
 		answer.Body = &inMemory{whole}
-		return nil
+		return bound()
 	}
 	answer.Body = &watched{answer.Body, a}
-	return nil
+	return bound()
 }
 
 // inMemory is a body that came whole.

@@ -166,7 +166,7 @@ func (v *visit) ask(t turn) (again bool, why *refusal) {
 			v.fail(t, a.cut)
 		}
 	}()
-	t.proxy.serve(v.out, v.r, a)
+	t.proxy.serve(v.out, v.r, a, t.hung)
 	touched, bodyErr := a.body.end()
 	switch {
 	case a.err == nil:
