@@ -113,7 +113,8 @@ func (v *visit) turn() (turn, *refusal) {
 	}
 }
 
-// wait returns nil when it is worth another look.
+// wait returns nil when it is worth another look. A client that leaves in the
+// middle of its body is not seen before the limit: the body is not read.
 func (v *visit) wait(why *refusal, opened, found <-chan struct{}) *refusal {
 	if v.held == nil {
 		v.held = time.NewTimer(v.cfg.HoldLimit)
