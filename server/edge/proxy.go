@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"sync"
 	"time"
@@ -24,6 +25,14 @@ const (
 	// six. They are closed before any server of ours would.
 	idleConnections = 64
 	idleConnTimeout = 30 * time.Second
+	// maxConnections is how many an attempt may use: net/http tries all kept ones
+	// when they end, since it takes them for stale.
+	maxConnections = 2
+)
+
+var (
+	errHangs = errors.New("it hangs: it takes connections and answers nothing")
+	errEnds  = errors.New("it ends connections without an answer")
 )
 
 // proxy hands requests to an endpoint behind a Unix socket.
@@ -85,14 +94,19 @@ func attemptOf(r *http.Request) *attempt {
 // serve lets the endpoint answer. It panics with http.ErrAbortHandler when the
 // answer breaks off; then a.cut says whether the endpoint did that. What only
 // reads is given up when hung ends before an answer is there.
-func (p *proxy) serve(out http.ResponseWriter, r *http.Request, a *attempt, hung context.Context) {
-	ctx, cancel := context.WithCancel(context.WithValue(r.Context(), attemptKey{}, a))
-	defer cancel()
+func (p *proxy) serve(hung context.Context, out http.ResponseWriter, r *http.Request, a *attempt) {
+	ctx, cancel := context.WithCancelCause(context.WithValue(r.Context(), attemptKey{}, a))
+	defer cancel(nil)
 	if !isWrite(r) {
-		a.bound = context.AfterFunc(hung, cancel)
+		a.bound = context.AfterFunc(hung, func() { cancel(errHangs) })
 		defer a.bound()
 	}
-	r = r.WithContext(ctx)
+	connections := 0
+	r = r.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		if connections++; connections > maxConnections {
+			cancel(errEnds)
+		}
+	}}))
 	if r.Body != nil && r.Body != http.NoBody {
 		a.body = &unspoilt{from: r.Body}
 		r.Body = a.body
@@ -112,7 +126,7 @@ func begun(answer *http.Response) error {
 	a := attemptOf(answer.Request)
 	bound := func() error {
 		if a.bound != nil && !a.bound() {
-			return errors.New("it hangs")
+			return errHangs
 		}
 		return nil
 	}

@@ -13,8 +13,8 @@ const (
 	// connection, and a fleet of clients that try again comes to some hundreds.
 	maxHeld = 1024
 	// maxTries is how often one request is sent: one that brings every endpoint
-	// down must come to an end. net/http sends it twice of itself where a kept
-	// connection ends.
+	// down must come to an end. On kept connections each is up to maxConnections
+	// times.
 	maxTries = 4
 )
 
@@ -167,7 +167,7 @@ func (v *visit) ask(t turn) (again bool, why *refusal) {
 			v.fail(t, a.cut)
 		}
 	}()
-	t.proxy.serve(v.out, v.r, a, t.hung)
+	t.proxy.serve(t.hung, v.out, v.r, a)
 	touched, bodyErr := a.body.end()
 	switch {
 	case a.err == nil:
