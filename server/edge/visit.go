@@ -192,7 +192,7 @@ func (v *visit) mayGoElsewhere(a *attempt, touched bool) bool {
 		return false
 	case a.unreached():
 		return true
-	case a.body != nil: // and the endpoint did not get it
+	case a.body != nil && adds(v.r): // which nothing can do without its body
 		return v.tries < maxTries
 	}
 	return !v.write && v.tries < maxTries
