@@ -52,7 +52,7 @@ type Header struct {
 
 // Report is what a backup holds.
 type Report struct {
-	// Files and their bytes, without the header and the manifest itself.
+	// Files and their bytes, without the manifest itself.
 	Files int   `json:"files"`
 	Bytes int64 `json:"bytes"`
 	// Images are the manifests by digest, in all repositories; Blobs are what

@@ -34,8 +34,8 @@ type reader struct {
 
 // Unpack reads a backup into an empty directory and checks all of it: paths, sizes
 // and hashes, and that every image has its blobs. An error that is ErrRefused
-// speaks of the backup; what lies in dir then is worth nothing. It returns when all
-// is on the disk.
+// speaks of the backup; what lies in dir then is worth nothing. It does
+// not wait for the disk; Staging.Commit does.
 func Unpack(ctx context.Context, r io.Reader, dir string) (Header, Report, error) {
 	in := &reader{ctx: ctx, dir: dir, made: map[string]bool{".": true}, buffer: make([]byte, copyBuffer)}
 	report, err := in.read(r)
@@ -45,7 +45,7 @@ func Unpack(ctx context.Context, r io.Reader, dir string) (Header, Report, error
 	if err := in.check(&report); err != nil {
 		return Header{}, Report{}, err
 	}
-	return in.header, report, syncAll(dir)
+	return in.header, report, nil
 }
 
 // read unpacks entry by entry, and ends with the manifest.
@@ -107,6 +107,8 @@ func (r *reader) readHeader(t io.Reader) error {
 	if err != nil {
 		return r.unreadable(err, false)
 	}
+	sum := sha256.Sum256(data)
+	r.entries = append(r.entries, entry{Path: headerPath, Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:])})
 	h := &r.header
 	if err := json.Unmarshal(data, h); err != nil || len(data) > maxHeader || h.Format < 1 || h.Made.IsZero() {
 		return refusedf("its header is damaged: use another backup")

@@ -75,7 +75,8 @@ func (w *writer) write(b Backup) error {
 	if err != nil {
 		return err
 	}
-	if err := w.raw(headerPath, append(header, '\n')); err != nil {
+	w.total = int64(len(header)) + 1
+	if err := w.small(headerPath, append(header, '\n')); err != nil {
 		return err
 	}
 	for _, f := range slices.SortedFunc(slices.Values(b.Files), func(a, b File) int { return bytes.Compare([]byte(a.Path), []byte(b.Path)) }) {
@@ -93,7 +94,10 @@ func (w *writer) write(b Backup) error {
 	if err != nil {
 		return err
 	}
-	if err := w.raw(manifestPath, manifest); err != nil {
+	if err := w.header(manifestPath, int64(len(manifest)), kind{mode: 0o600}); err != nil {
+		return err
+	}
+	if _, err := w.tar.Write(manifest); err != nil {
 		return err
 	}
 	return w.tar.Close()
@@ -125,15 +129,6 @@ func (w *writer) images(dir string) error {
 	return nil
 }
 
-// raw writes what is not in the manifest.
-func (w *writer) raw(name string, data []byte) error {
-	if err := w.header(name, int64(len(data)), kind{mode: 0o600}); err != nil {
-		return err
-	}
-	_, err := w.tar.Write(data)
-	return err
-}
-
 func (w *writer) header(name string, size int64, k kind) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
@@ -144,6 +139,9 @@ func (w *writer) header(name string, size int64, k kind) error {
 // small writes a file that is in memory.
 func (w *writer) small(name string, data []byte) error {
 	k, ok := kindOf(name)
+	if name == headerPath {
+		k, ok = kind{mode: 0o600}, true
+	}
 	if !ok || k.limit > 0 && int64(len(data)) > k.limit {
 		return fmt.Errorf("%s (%d bytes) has no place in a backup", name, len(data))
 	}
@@ -224,7 +222,7 @@ func (w *writer) copy(sums io.Writer, f io.Reader, size int64) (reason string, e
 		}
 		_, _ = sums.Write(part) // hashes take every write
 		done += int64(len(part))
-		w.progress(w.report.Bytes+done, w.total)
+		w.progress(w.report.Bytes+done, max(w.total, w.report.Bytes+done))
 	}
 	return reason, nil
 }
