@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -11,7 +12,7 @@ import (
 
 // large is a registry with so many bytes in blobs of 16 MiB.
 func large(b *testing.B, total int) tree {
-	tr := newTree(b)
+	tr := tree{b, b.TempDir()}
 	var layers []digest
 	for range total >> 24 {
 		data := make([]byte, 1<<24)
@@ -58,8 +59,9 @@ func BenchmarkUnpack(b *testing.B) {
 	b.Run("restore", func(b *testing.B) {
 		b.SetBytes(int64(len(data)))
 		for b.Loop() {
-			to, _, _, err := unpack(b, data)
-			if err := errors.Join(err, syncAll(to.dir)); err != nil {
+			dir := b.TempDir()
+			_, _, err := Unpack(b.Context(), bytes.NewReader(data), dir)
+			if err := errors.Join(err, syncAll(dir)); err != nil {
 				b.Fatal(err)
 			}
 		}

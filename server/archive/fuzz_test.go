@@ -28,16 +28,12 @@ func FuzzUnpack(f *testing.F) {
 	f.Add(tarOf(f, insert(items(f, records.Bytes()), regular("../out", "x"))))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		outer, err := os.MkdirTemp("", "unpack")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = os.RemoveAll(outer) }()
+		outer := newTree(t).dir
 		to := tree{t, filepath.Join(outer, "in")}
 		if err := os.Mkdir(to.dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		_, _, err = Unpack(t.Context(), bytes.NewReader(data), to.dir)
+		_, _, err := Unpack(t.Context(), bytes.NewReader(data), to.dir)
 		if beside, bad := os.ReadDir(outer); bad != nil || len(beside) != 1 {
 			t.Fatalf("it wrote %v (%v)", beside, bad)
 		}
