@@ -2,7 +2,9 @@ package sealed
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/pem"
 	"errors"
 	"io"
 	"os"
@@ -11,6 +13,7 @@ import (
 	"testing"
 
 	"filippo.io/age"
+	"golang.org/x/crypto/ssh"
 )
 
 // keyPair writes a secret key to a file and returns the public one beside it.
@@ -107,5 +110,31 @@ func TestBadRecipients(t *testing.T) {
 		if err := Check([]string{recipient}); !errors.Is(err, ErrKey) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", recipient, err)
 		}
+	}
+}
+
+func TestSSHKeys(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity := filepath.Join(t.TempDir(), "id_ed25519")
+	if err := os.WriteFile(identity, pem.EncodeToMemory(block), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key, err := ssh.NewPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, _, err := Open(bytes.NewReader(seal(t, []byte("text"), string(ssh.MarshalAuthorizedKey(key)))), []string{identity})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(plain); err != nil || string(got) != "text" {
+		t.Errorf("read %q (%v)", got, err)
 	}
 }
