@@ -14,6 +14,9 @@ type bar struct {
 	out  io.Writer // nil: no terminal
 	what string
 	view *progressbar.ProgressBar // made when the total is known
+	last time.Time
+	// drawn: there is something to wipe.
+	drawn bool
 }
 
 func (a *app) bar(what string) *bar {
@@ -24,27 +27,34 @@ func (a *app) bar(what string) *bar {
 	return b
 }
 
+// barEvery is how often a bar is drawn; what is over sooner has none.
+const barEvery = 100 * time.Millisecond
+
 // show takes how many bytes are done, of about how many. What cannot be shown is no
 // reason to stop.
 func (b *bar) show(done, total int64) {
-	if b.out == nil || total <= 0 {
+	if b.out == nil || total <= 0 || time.Since(b.last) < barEvery {
 		return
 	}
+	b.last = time.Now()
 	if b.view == nil {
 		b.view = progressbar.NewOptions64(total,
 			progressbar.OptionSetWriter(b.out), progressbar.OptionSetDescription(b.what),
 			progressbar.OptionShowBytes(true), progressbar.OptionUseIECUnits(true), progressbar.OptionSetPredictTime(true),
-			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionSetWidth(20), progressbar.OptionClearOnFinish())
+			progressbar.OptionSetWidth(20), progressbar.OptionClearOnFinish())
+		return // the first rate needs some time to be one
 	}
 	if b.view.GetMax64() != total {
 		b.view.ChangeMax64(total)
 	}
+	b.drawn = true
 	_ = b.view.Set64(min(done, total))
 }
 
 // end wipes the bar.
 func (b *bar) end() {
-	if b.view != nil {
+	if b.drawn {
+		b.drawn = false
 		_ = b.view.Clear()
 	}
 }

@@ -75,20 +75,23 @@ func (w *writer) write(b Backup) error {
 	if err != nil {
 		return err
 	}
-	w.total = int64(len(header)) + 1
+	im := &images{}
+	if !b.Header.WithoutImages {
+		if im, err = gather(w.ctx, b.Dir); err != nil {
+			return err
+		}
+	}
+	w.total = int64(len(header)) + 1 + sizeOf(b.Files, im)
 	if err := w.small(headerPath, append(header, '\n')); err != nil {
 		return err
 	}
 	for _, f := range slices.SortedFunc(slices.Values(b.Files), func(a, b File) int { return bytes.Compare([]byte(a.Path), []byte(b.Path)) }) {
-		w.total += int64(len(f.Data))
 		if err := w.small(f.Path, f.Data); err != nil {
 			return err
 		}
 	}
-	if !b.Header.WithoutImages {
-		if err := w.images(b.Dir); err != nil {
-			return err
-		}
+	if err := w.images(im); err != nil {
+		return err
 	}
 	manifest, err := manifestOf(w.entries, w.report)
 	if err != nil {
@@ -103,17 +106,23 @@ func (w *writer) write(b Backup) error {
 	return w.tar.Close()
 }
 
+// sizeOf is what files, blobs and links come to (bytes).
+func sizeOf(files []File, im *images) (n int64) {
+	for _, f := range files {
+		n += int64(len(f.Data))
+	}
+	for _, size := range im.sizes {
+		n += size
+	}
+	for _, d := range im.files() {
+		n += int64(len(d))
+	}
+	return n
+}
+
 // images writes blobs, then the links to those that proved good.
-func (w *writer) images(dir string) error {
-	im, err := gather(w.ctx, dir)
-	if err != nil {
-		return err
-	}
-	blobs := im.blobs()
-	for _, d := range blobs {
-		w.total += im.sizes[d]
-	}
-	for _, d := range blobs {
+func (w *writer) images(im *images) error {
+	for _, d := range im.blobs() {
 		if err := w.blob(im, d); err != nil {
 			return err
 		}
@@ -121,6 +130,7 @@ func (w *writer) images(dir string) error {
 	w.report.Damaged = append(w.report.Damaged, im.prune()...)
 	w.report.Images = im.count()
 	links := im.files()
+	w.total = w.report.Bytes + sizeOf(nil, &images{repos: im.repos}) // what was pruned is not written
 	for _, name := range slices.Sorted(maps.Keys(links)) {
 		if err := w.small(name, []byte(links[name])); err != nil {
 			return err
