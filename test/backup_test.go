@@ -180,10 +180,10 @@ func (p *pushed) push(ctx context.Context, t *testing.T, c client, who int) erro
 				err = errors.Join(err, remote.Write(ref, image, options...), remote.Tag(ref.Context().Tag("latest"), image, options...))
 			}
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // it was cut
+		case err != nil:
 			return fmt.Errorf("push %s: %w", ref, err)
 		}
 		p.add(ref.String(), h)
