@@ -60,7 +60,7 @@ type backupStream struct {
 func (s *backupStream) Write(p []byte) (int, error) {
 	select {
 	case <-s.stopping:
-		return 0, errStopping
+		return 0, errors.New("the server is stopping: make the backup again when it runs, or without it")
 	default:
 	}
 	if err := s.stream.Send(&pb.BackupResponse{Chunk: p, Written: s.written, Total: s.total}); err != nil {

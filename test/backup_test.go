@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -356,4 +357,33 @@ func listing(t *testing.T, dir string) string {
 		return err
 	}))
 	return out.String()
+}
+
+// TestRestoreOverImages: a backup that has no images leaves those that are there; one
+// of a registry without images replaces them by none.
+func TestRestoreOverImages(t *testing.T) {
+	s := newRegistry(t)
+	empty := filepath.Join(t.TempDir(), "b.tar")
+	s.backUp(empty)
+	ref := tag(t, "team/app:v1")
+	image := s.client().push(t, ref, 50_000)
+	s.stop()
+	var small bytes.Buffer
+	noError(t, server.BackUp(t.Context(), server.BackupConfig{DataDir: s.dir, WithoutImages: true}, &small))
+	r, err := server.Restore(t.Context(), server.RestoreConfig{DataDir: s.dir, Force: true}, &small)
+	noError(t, err)
+	if !r.KeptImages || !r.WithoutImages {
+		t.Errorf("restored %+v", r)
+	}
+	again := serve(t, s.dir)
+	again.client().pull(t, ref, image)
+	again.stop()
+
+	f, err := os.Open(empty)
+	noError(t, err)
+	defer func() { noError(t, f.Close()) }()
+	_, err = server.Restore(t.Context(), server.RestoreConfig{DataDir: s.dir, Force: true}, f)
+	noError(t, err)
+	_, err = remote.Image(ref, serve(t, s.dir).client().options...)
+	refusedWith(t, err, http.StatusNotFound)
 }

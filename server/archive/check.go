@@ -22,7 +22,7 @@ func (r *reader) check(report *Report) error {
 			return refusedf("its list of files calls %q damaged", e.Path)
 		case e.Damaged:
 			if err := os.Remove(r.path(e.Path)); err != nil {
-				return fmt.Errorf("unpack: %w", err)
+				return unpackError(err)
 			}
 		case isBlob:
 			if err := r.checkBlob(d, e.SHA256); err != nil {

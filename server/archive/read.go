@@ -16,6 +16,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // maxEntries bounds the files of a backup: their names are kept in memory (about
@@ -173,7 +174,7 @@ func (r *reader) unpack(t io.Reader, name string, size int64, k kind) (sum strin
 		return "", refusedf("it has %q twice", name)
 	}
 	if err != nil {
-		return "", fmt.Errorf("unpack: %w", err)
+		return "", unpackError(err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	h := sha256.New()
@@ -189,7 +190,7 @@ func (r *reader) unpack(t io.Reader, name string, size int64, k kind) (sum strin
 			return "", r.unreadable(err, false)
 		}
 		if _, err := f.Write(part); err != nil {
-			return "", fmt.Errorf("unpack: %w", err)
+			return "", unpackError(err)
 		}
 		_, _ = h.Write(part) // a hash takes every write
 		done += int64(len(part))
@@ -207,10 +208,18 @@ func (r *reader) mkdir(name string) error {
 		return err
 	}
 	if err := os.Mkdir(r.path(name), dirMode(name)); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("unpack: %w", err)
+		return unpackError(err)
 	}
 	r.made[name] = true
 	return nil
+}
+
+// unpackError words an error of the disk.
+func unpackError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("unpack: %w: old and new data need room at the same time; nothing was changed, make room or give another --data-dir", err)
+	}
+	return fmt.Errorf("unpack: %w; nothing was changed", err)
 }
 
 // manifest compares the list at the end with what was unpacked, and removes what it
