@@ -146,7 +146,8 @@ func TestEnvironmentStaysOutside(t *testing.T) {
 	elsewhere := t.TempDir()
 	t.Setenv("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", elsewhere)
 	t.Setenv("REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED", "true")
-	upload(t, newEmbedded(t, EmbeddedConfig{Root: t.TempDir()}))
+	// Only who reads settings decides whether the environment is in them.
+	upload(t, newEmbedded(t, EmbeddedConfig{Root: t.TempDir(), Settings: settings(t, "")}))
 	if entries, err := os.ReadDir(elsewhere); err != nil || len(entries) > 0 {
 		t.Errorf("%v, %v", entries, err)
 	}
@@ -163,7 +164,8 @@ func TestBadRoot(t *testing.T) {
 }
 
 func TestPanicBecomesAnError(t *testing.T) {
-	c := EmbeddedConfig{Root: t.TempDir()}.configuration()
+	c, err := settings(t, "").Configuration(t.TempDir(), "secret")
+	must(t, err)
 	c.Storage["maintenance"] = configuration.Parameters{"uploadpurging": "often"}
 	if _, err := newApp(t.Context(), c); err == nil || !strings.Contains(err.Error(), "uploadpurging") {
 		t.Errorf("error %v", err)
@@ -204,13 +206,13 @@ func TestAbandonedUploadsArePurged(t *testing.T) {
 	root := t.TempDir()
 	var lines bytes.Buffer
 	e := newEmbedded(t, EmbeddedConfig{Root: root, Log: slog.New(slog.NewTextHandler(&lines, nil))})
-	e.purge(t.Context()) // nothing was pushed yet
+	e.purge(t.Context(), e.cfg.Settings.Purge()) // nothing was pushed yet
 	old := upload(t, e)
 	startedAt, err := filepath.Glob(filepath.Join(root, "docker/registry/v2/repositories/app/_uploads/*/startedat"))
 	must(t, err)
 	must(t, os.WriteFile(startedAt[0], []byte(time.Now().Add(-2*purgeAge).Format(time.RFC3339)), 0o600))
 	upload(t, e)
-	e.purge(t.Context())
+	e.purge(t.Context(), e.cfg.Settings.Purge())
 	if n := uploads(t, root); n != 1 {
 		t.Errorf("%d uploads are left, want the young one", n)
 	}
