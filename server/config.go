@@ -96,6 +96,11 @@ type Config struct {
 	// Engine runs the registry behind the edge. Default: the embedded engine
 	// on DataDir.
 	Engine registry.Engine
+	// Registry are the operator's parameters for the embedded engine. Default: none.
+	Registry RegistryParameters
+	// Settings are what `trustcast config show` prints of this server: all that
+	// counts and where it came from. Default: nothing.
+	Settings []Setting
 	// Log takes transitions. Default: discard.
 	Log *slog.Logger
 	// Version of the program, for status.

@@ -156,7 +156,11 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 		return nil, err
 	}
 	if n.engine = cfg.Engine; n.engine == nil {
-		if n.engine, err = registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: l.dir, Log: n.log}); err != nil {
+		settings, err := n.registrySettings()
+		if err != nil {
+			return nil, err
+		}
+		if n.engine, err = registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: l.dir, Settings: settings, Log: n.log}); err != nil {
 			return nil, err
 		}
 	}

@@ -57,12 +57,18 @@ func (a *app) server() *cobra.Command {
 		if f.engine.value == "docker" {
 			return cli.Errorf(cli.Usage, "the docker engine is not in this version; use --engine embedded (the default): the same registry inside this process, on the same data")
 		}
+		settings, err := a.settings(c.Flags(), a.origins, f.registryParameters(a))
+		if err != nil {
+			return err
+		}
 		if f.init {
 			if err := a.createOnce(c.Context(), f.initFlags); err != nil {
 				return err
 			}
 		}
-		return server.Run(c.Context(), f.config(a))
+		cfg := f.config(a)
+		cfg.Settings = settings
+		return server.Run(c.Context(), cfg)
 	}
 	return c
 }
@@ -88,8 +94,17 @@ func (f *serverFlags) config(a *app) server.Config {
 		CALife: time.Duration(f.caLife), LeafLife: time.Duration(f.leafLife), IdentityLife: time.Duration(f.identityLife),
 		ControlLife: time.Duration(f.controlLife), ServerIdentityLife: time.Duration(f.serverIdentityLife),
 		RotateWindow: f.rotateWindow,
+		Registry:     f.registryParameters(a),
 		Log:          a.logger(f.logFormat.value),
 		Version:      version,
+	}
+}
+
+// registryParameters are the operator's for the registry itself.
+func (f *serverFlags) registryParameters(a *app) server.RegistryParameters {
+	return server.RegistryParameters{
+		File: a.file.Path, Section: a.file.Registry, Environ: a.environ(),
+		Engine: f.engine.value,
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 
 	"github.com/distribution/distribution/v3/configuration"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/trustcast/trustcast/internal/near"
 )
 
 // variablePrefix of distribution's environment variables.
@@ -62,8 +64,8 @@ func (r *reading) foreign(name, part string) error {
 		return fmt.Errorf("the registry's configuration is the %s section of trustcast's own file: move it there, give that file with --config, and unset the variable", section)
 	}
 	names := fieldNames(reflect.TypeFor[configuration.Configuration](), func(f reflect.StructField, _ string) string { return strings.ToUpper(f.Name) })
-	if near := nearest(part, names); near != "" {
-		return fmt.Errorf("the registry has no parameter %s; did you mean %s%s? correct or unset it", part, variablePrefix, near)
+	if meant := near.Word(part, names); meant != "" {
+		return fmt.Errorf("the registry has no parameter %s; did you mean %s%s? correct or unset it", part, variablePrefix, meant)
 	}
 	r.warnings = append(r.warnings, fmt.Sprintf("environment variable %s is passed over: the registry has no parameter %s", name, part))
 	return nil

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"fmt"
-	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -11,6 +10,8 @@ import (
 	"github.com/distribution/distribution/v3/configuration"
 	yaml2 "go.yaml.in/yaml/v2"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/trustcast/trustcast/internal/near"
 )
 
 // storageShape is what distribution takes below storage, where its own type takes
@@ -241,43 +242,8 @@ func fieldNames(t reflect.Type, name func(reflect.StructField, string) string) [
 // suggest names the word that was meant, or all.
 func suggest(word string, known []string) string {
 	list := strings.Join(known, ", ")
-	if near := nearest(word, known); near != "" {
-		return list + "; did you mean " + near + "?"
+	if meant := near.Word(word, known); meant != "" {
+		return list + "; did you mean " + meant + "?"
 	}
 	return list
-}
-
-// nearest is the known word that a typing mistake away; empty: none is.
-func nearest(word string, known []string) string {
-	best, least := "", min(2, len(word)/2)+1
-	for _, k := range known {
-		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < least {
-			best, least = k, d
-		}
-	}
-	return best
-}
-
-// distance counts the letters to change, add or remove (Levenshtein).
-func distance(a, b string) int {
-	if len(a) > 64 || len(b) > 64 {
-		return math.MaxInt // no key is so long
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		left := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := left
-			if a[i] != b[j] {
-				change++
-			}
-			left = row[j+1]
-			row[j+1] = min(change, row[j]+1, left+1)
-		}
-	}
-	return row[len(b)]
 }
