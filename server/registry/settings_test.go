@@ -1,11 +1,14 @@
 package registry
 
 import (
+	"bytes"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -155,7 +158,6 @@ var overlays = []struct{ text, variable string }{
 	{"", "REGISTRY_PROXY_TTL=1h"},
 	{"", "REGISTRY_POLICY_REPOSITORY_CLASSES=[image]"},
 	{"", "REGISTRY_VALIDATION_MANIFESTS_INDEXES_PLATFORMS=none"},
-	{"loglevel: debug", "REGISTRY_LOGLEVEL=error"},
 }
 
 // Variables mean what they mean for distribution.
@@ -182,9 +184,6 @@ func TestVariablesAsDistributionReadsThem(t *testing.T) {
 			must(t, err)
 			if want.Log.Level == "info" {
 				want.Log.Level = ""
-			}
-			if got.Loglevel != "" {
-				got.Log.Level, got.Loglevel = got.Loglevel, ""
 			}
 			got.Version = want.Version
 			for _, c := range []*configuration.Configuration{got, want} {
@@ -258,6 +257,28 @@ notifications:
 	}
 	if !s.SecretsInFile() || settings(t, "", "REGISTRY_HTTP_SECRET=x").SecretsInFile() {
 		t.Error("SecretsInFile is wrong")
+	}
+}
+
+// The log's level has an older name, too.
+func TestLoglevel(t *testing.T) {
+	for text, want := range map[string]string{"": "warn", "loglevel: debug": "debug", "loglevel: debug\nlog: {level: error}": "error"} {
+		c, err := settings(t, text).Configuration("/", "secret")
+		must(t, err)
+		if string(c.Log.Level) != want {
+			t.Errorf("%q: %s, want %s", text, c.Log.Level, want)
+		}
+	}
+}
+
+// What the registry says of its work goes where the operator looks for it.
+func TestLevelAndFieldsCount(t *testing.T) {
+	var lines bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&lines, nil))
+	e := newEmbedded(t, EmbeddedConfig{Root: t.TempDir(), Log: log, Settings: settings(t, "log: {level: info, fields: {team: a}}")})
+	upload(t, e)
+	if got := lines.String(); !strings.Contains(got, "level=INFO") || !strings.Contains(got, "team=a") {
+		t.Errorf("logged %q", got)
 	}
 }
 
@@ -353,6 +374,17 @@ func TestFile(t *testing.T) {
 		delete(c.Storage, "inmemory")
 		if _, err := newApp(t.Context(), c); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// The reference tells of each key that is refused.
+func TestReferenceNamesWhatIsOwned(t *testing.T) {
+	text, err := os.ReadFile("../../docs/reference/configuration.md")
+	must(t, err)
+	for _, o := range slices.Concat(owned, embeddedOwned) {
+		if !strings.Contains(string(text), "`"+keyPath(o.path)+"`") {
+			t.Errorf("docs/reference/configuration.md does not name %s", keyPath(o.path))
 		}
 	}
 }
