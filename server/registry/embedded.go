@@ -19,20 +19,12 @@ import (
 	"github.com/distribution/distribution/v3/health"
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/distribution/distribution/v3/registry/handlers"
-	"github.com/distribution/distribution/v3/registry/storage"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/factory"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // the storage driver
 )
 
-const (
-	storageDriver = "filesystem"
-	// repositories is where distribution keeps them under the root.
-	repositories = "/docker/registry/v2/repositories"
-
-	// purgeFirst lets a start be over before the disk is walked.
-	purgeFirst = 30 * time.Minute
-)
+const storageDriver = "filesystem"
 
 // EmbeddedConfig is for NewEmbedded. Root is needed.
 type EmbeddedConfig struct {
@@ -205,37 +197,5 @@ func (a *embeddedApp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Run removes abandoned uploads from time to time until ctx ends.
 func (e *Embedded) Run(ctx context.Context, _ func()) error {
-	purge := e.cfg.Settings.Purge()
-	if !purge.Enabled {
-		<-ctx.Done()
-		return nil
-	}
-	timer := time.NewTimer(purgeFirst)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
-		}
-		e.purge(ctx, purge)
-		timer.Reset(purge.Every)
-	}
-}
-
-// purge removes uploads that began long ago. What it cannot remove is tried
-// again the next time.
-func (e *Embedded) purge(ctx context.Context, p Purge) {
-	if _, err := e.driver.Stat(ctx, repositories); errors.As(err, &driver.PathNotFoundError{}) {
-		return // nothing was pushed yet
-	}
-	removed, errs := storage.PurgeUploads(ctx, e.driver, time.Now().Add(-p.Age), !p.DryRun)
-	if len(removed) > 0 && p.DryRun {
-		e.cfg.Log.Info("abandoned uploads found, and kept as configured", "uploads", len(removed))
-	} else if len(removed) > 0 {
-		e.cfg.Log.Info("abandoned uploads removed", "uploads", len(removed))
-	}
-	if err := errors.Join(errs...); err != nil && ctx.Err() == nil {
-		e.cfg.Log.Warn("abandoned uploads stay", "err", err)
-	}
+	return keepPurging(ctx, e.driver, e.cfg.Settings.Purge(), e.cfg.Log)
 }

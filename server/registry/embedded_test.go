@@ -206,13 +206,13 @@ func TestAbandonedUploadsArePurged(t *testing.T) {
 	root := t.TempDir()
 	var lines bytes.Buffer
 	e := newEmbedded(t, EmbeddedConfig{Root: root, Log: slog.New(slog.NewTextHandler(&lines, nil))})
-	e.purge(t.Context(), e.cfg.Settings.Purge()) // nothing was pushed yet
+	purgeOnce(t.Context(), e.driver, e.cfg.Settings.Purge(), e.cfg.Log) // nothing was pushed yet
 	old := upload(t, e)
 	startedAt, err := filepath.Glob(filepath.Join(root, "docker/registry/v2/repositories/app/_uploads/*/startedat"))
 	must(t, err)
 	must(t, os.WriteFile(startedAt[0], []byte(time.Now().Add(-2*purgeAge).Format(time.RFC3339)), 0o600))
 	upload(t, e)
-	e.purge(t.Context(), e.cfg.Settings.Purge())
+	purgeOnce(t.Context(), e.driver, e.cfg.Settings.Purge(), e.cfg.Log)
 	if n := uploads(t, root); n != 1 {
 		t.Errorf("%d uploads are left, want the young one", n)
 	}

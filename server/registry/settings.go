@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/distribution/distribution/v3/configuration"
 	"go.yaml.in/yaml/v3"
@@ -98,19 +97,8 @@ func (s *Settings) Mirror() bool { return s.text("proxy.remoteurl") != "" }
 // ReadOnly says that the operator allows no writes.
 func (s *Settings) ReadOnly() bool { return s.flag("storage.maintenance.readonly.enabled") }
 
-// Purge is how abandoned uploads are removed.
-type Purge struct {
-	Enabled bool
-	// Age from which on an upload is abandoned.
-	Age time.Duration
-	// Every is the time between two purges.
-	Every time.Duration
-	// DryRun finds them and removes nothing.
-	DryRun bool
-}
-
-// Purge returns it. The server purges, no replica does: several would do the same
-// work.
+// Purge is how abandoned uploads are removed. The server purges, no replica does:
+// several would do the same work.
 func (s *Settings) Purge() Purge {
 	const at = "storage.maintenance.uploadpurging."
 	return Purge{

@@ -122,7 +122,7 @@ func (r *reading) descend(t reflect.Type, n *yaml.Node, key string, rest []strin
 		set(n, key, next)
 	}
 	if next == nil || next.Kind == yaml.ScalarNode && !scalar(t) {
-		next = container(t, rest[0])
+		next = container(t)
 		r.from[next] = r.from[value]
 		set(n, key, next)
 	}
@@ -143,7 +143,7 @@ func (r *reading) placeItem(t reflect.Type, n *yaml.Node, parts []string, value 
 		return nil
 	}
 	if i == len(n.Content) || n.Content[i].Kind == yaml.ScalarNode && !scalar(t) {
-		next := container(t, parts[1])
+		next := container(t)
 		r.from[next] = r.from[value]
 		n.Content = append(n.Content[:i], next)
 	}
@@ -151,7 +151,7 @@ func (r *reading) placeItem(t reflect.Type, n *yaml.Node, parts []string, value 
 }
 
 // container is an empty value of a type that has parts.
-func container(t reflect.Type, _ string) *yaml.Node {
+func container(t reflect.Type) *yaml.Node {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}

@@ -119,9 +119,9 @@ func (r *reading) simpleMapping(n *yaml.Node, path string, depth int) {
 				continue
 			}
 			empty := mapping() // a driver without parameters
-			empty.Line, r.from[empty] = key.Line, r.from[value]
-			if r.from[value].variable == "" {
-				delete(r.from, empty)
+			empty.Line = key.Line
+			if o, other := r.from[value]; other {
+				r.from[empty] = o
 			}
 			value = empty
 		}

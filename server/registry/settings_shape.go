@@ -159,8 +159,8 @@ func (r *reading) value(t reflect.Type, n *yaml.Node, path string) {
 	v := reflect.New(t)
 	err := into(n, v.Interface())
 	if err == nil && integer(t) {
-		var any any
-		if err = into(n, &any); err == nil && !integer(reflect.TypeOf(any)) {
+		var read any // 1.5 would be cut to 1 here, and distribution panics about it there
+		if err = into(n, &read); err == nil && !integer(reflect.TypeOf(read)) {
 			err = fmt.Errorf("no integer")
 		}
 	}

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -89,6 +90,7 @@ func TestMistakes(t *testing.T) {
 		{text: "redis: {addrs: ['a:1'], poolsize: -1}", want: "registry.redis.poolsize: -1 is not from 0"},
 		{text: "redis: {addrs: ['a:1'], tls: {certificate: /nowhere, key: /nowhere}}", want: "registry.redis.tls.certificate: cannot be used"},
 		{text: "health: {file: [{file: /a}, {file: /a}]}", want: "registry.health.file.1.file: \"/a\" is empty or checked twice"},
+		{text: "health: {http: [{uri: x}]}", want: "registry.health.http.0.uri: is no address"},
 		{text: "health: {tcp: [{addr: 'a:1', interval: -1s}]}", want: "registry.health.tcp.0.interval: -1s is less than nothing"},
 		{text: "proxy: {username: u}", want: "registry.proxy.remoteurl: has no value"},
 		{text: "proxy: {remoteurl: registry-1.docker.io}", want: "registry.proxy.remoteurl: is no address"},
@@ -321,6 +323,30 @@ func TestSettingsCount(t *testing.T) {
 			t.Errorf("a catalog of %s gets %d", n, got)
 		}
 	}
+}
+
+func TestPurgeAsConfigured(t *testing.T) {
+	root := t.TempDir()
+	var lines bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&lines, nil))
+	e := newEmbedded(t, EmbeddedConfig{Root: root})
+	upload(t, e)
+	startedAt, err := filepath.Glob(filepath.Join(root, "docker/registry/v2/repositories/app/_uploads/*/startedat"))
+	must(t, err)
+	must(t, os.WriteFile(startedAt[0], []byte(time.Now().Add(-2*time.Hour).Format(time.RFC3339)), 0o600))
+	for _, c := range []struct {
+		age, dryrun, said string
+		left              int
+	}{{"3h", "false", "", 1}, {"1h", "true", "kept", 1}, {"1h", "false", "removed", 0}} {
+		p := settings(t, "storage: {maintenance: {uploadpurging: {age: "+c.age+"}}}", "REGISTRY_STORAGE_MAINTENANCE_UPLOADPURGING_DRYRUN="+c.dryrun).Purge()
+		purgeOnce(t.Context(), e.driver, p, log)
+		if n := uploads(t, root); n != c.left || !strings.Contains(lines.String(), c.said) {
+			t.Errorf("%+v: %d are left, said %q", c, n, &lines)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	must(t, keepPurging(ctx, e.driver, settings(t, "storage: {maintenance: {uploadpurging: {enabled: false}}}").Purge(), log))
 }
 
 func TestInMemory(t *testing.T) {

@@ -1,0 +1,68 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/storage"
+	"github.com/distribution/distribution/v3/registry/storage/driver"
+)
+
+const (
+	// repositories is where distribution keeps them under the root.
+	repositories = "/docker/registry/v2/repositories"
+
+	// purgeFirst lets a start be over before the disk is walked.
+	purgeFirst = 30 * time.Minute
+)
+
+// Purge is how abandoned uploads are removed.
+type Purge struct {
+	Enabled bool
+	// Age from which on an upload is abandoned.
+	Age time.Duration
+	// Every is the time between two purges.
+	Every time.Duration
+	// DryRun finds them and removes nothing.
+	DryRun bool
+}
+
+// keepPurging removes abandoned uploads from time to time until ctx ends.
+func keepPurging(ctx context.Context, d driver.StorageDriver, p Purge, log *slog.Logger) error {
+	if !p.Enabled {
+		<-ctx.Done()
+		return nil
+	}
+	timer := time.NewTimer(purgeFirst)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		purgeOnce(ctx, d, p, log)
+		timer.Reset(p.Every)
+	}
+}
+
+// purgeOnce removes uploads that began long ago. What it cannot remove is tried
+// again the next time.
+func purgeOnce(ctx context.Context, d driver.StorageDriver, p Purge, log *slog.Logger) {
+	if _, err := d.Stat(ctx, repositories); errors.As(err, &driver.PathNotFoundError{}) {
+		return // nothing was pushed yet
+	}
+	found, errs := storage.PurgeUploads(ctx, d, time.Now().Add(-p.Age), !p.DryRun)
+	switch {
+	case len(found) == 0:
+	case p.DryRun:
+		log.Info("abandoned uploads found, and kept as configured", "uploads", len(found))
+	default:
+		log.Info("abandoned uploads removed", "uploads", len(found))
+	}
+	if err := errors.Join(errs...); err != nil && ctx.Err() == nil {
+		log.Warn("abandoned uploads stay", "err", err)
+	}
+}
