@@ -117,6 +117,11 @@ type Config struct {
 	MinFree int64
 	// Engine replaces the one that is named: a registry of the caller's.
 	Engine registry.Engine
+	// Registry are the operator's parameters for the embedded engine. Default: none.
+	Registry RegistryParameters
+	// Settings are what `trustcast config show` prints of this server: all that
+	// counts and where it came from. Default: nothing.
+	Settings []Setting
 	// Log takes transitions. Default: discard.
 	Log *slog.Logger
 	// Version of the program, for status.

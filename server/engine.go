@@ -26,6 +26,7 @@ func (n *node) openRegistry(ctx context.Context) error {
 	if n.cfg.EngineName == engineDocker {
 		n.cfg.Volume = cmp.Or(n.cfg.Volume, n.site.Volume)
 	}
+	n.cfg.Registry.Engine, n.cfg.Registry.Replicas, n.cfg.Registry.Network = n.cfg.EngineName, n.cfg.Replicas, n.cfg.Network != ""
 	cfg := registry.Config{Records: n.store, Front: n.front(), Replicas: n.cfg.Replicas, Log: n.log}
 	secret, err := registry.Secret(n.store)
 	if err != nil {
@@ -55,11 +56,15 @@ func (n *node) openEmbedded(ctx context.Context, secret string, cfg *registry.Co
 			return fmt.Errorf("%s is for the docker engine, and the embedded engine is one registry in this process: leave it out, or add --engine docker", flag)
 		}
 	}
-	e, err := registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: n.layout.dir, HTTPSecret: secret, Log: n.log})
+	settings, err := n.registrySettings()
 	if err != nil {
 		return err
 	}
-	cfg.Engine, cfg.Driver = e, e.Driver
+	e, err := registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: n.layout.dir, HTTPSecret: secret, Settings: settings, Log: n.log})
+	if err != nil {
+		return err
+	}
+	cfg.Engine, cfg.Driver, cfg.Purge, cfg.Cache = e, e.Driver, settings.Purge(), settings.BlobCache()
 	return nil
 }
 
@@ -73,15 +78,20 @@ func (n *node) openDocker(ctx context.Context, secret string, cfg *registry.Conf
 	if n.cfg.Replicas < 0 || n.cfg.Replicas > maxReplicas {
 		return fmt.Errorf("--replicas %d: give 1 to %d", n.cfg.Replicas, maxReplicas)
 	}
+	settings, err := n.registrySettings()
+	if err != nil {
+		return err
+	}
 	d, err := registry.NewDocker(ctx, registry.DockerConfig{
 		Domain: n.names[0].String(), Fleet: n.identity.FleetID(),
 		Volume: n.cfg.Volume, Root: n.layout.dir, Image: n.cfg.Image, Network: n.cfg.Network,
-		HTTPSecret: secret, Log: n.log,
+		Settings: settings, HTTPSecret: secret, Log: n.log,
 	})
 	if err != nil {
 		return err
 	}
-	cfg.Engine, cfg.Image, cfg.Driver = d, cmp.Or(n.cfg.Image, registry.DefaultImage), registry.FilesIn(n.layout.dir)
+	cfg.Engine, cfg.Image = d, cmp.Or(n.cfg.Image, registry.DefaultImage)
+	cfg.Driver, cfg.Purge, cfg.Cache = settings.Driver(n.layout.dir), settings.Purge(), settings.BlobCache()
 	return nil
 }
 

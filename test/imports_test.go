@@ -51,10 +51,12 @@ func mayImport(pkg string) []string {
 	switch {
 	case side == "test", side == "bench":
 		return nil // everything
-	case pkg == "certs", side == "proto", pkg == "internal/durable", pkg == "internal/gossip", pkg == "internal/cli", pkg == "internal/sealed":
+	case pkg == "certs", side == "proto", pkg == "internal/durable", pkg == "internal/gossip", pkg == "internal/cli", pkg == "internal/near":
 		return []string{}
+	case pkg == "internal/config":
+		return []string{"internal/cli", "internal/near"}
 	case pkg == "cmd/trustcast":
-		return []string{"server", "proto/", "internal/cli", "internal/durable", "internal/sealed"}
+		return []string{"server", "proto/", "internal/cli", "internal/config", "internal/durable", "internal/sealed"}
 	case pkg == "cmd/trustcast-agent":
 		return []string{"agent", "internal/cli"}
 	case pkg == "server":
@@ -122,7 +124,7 @@ func TestImportsOfAgent(t *testing.T) {
 	heavy := []string{
 		"github.com/distribution/distribution", "github.com/docker/docker", "github.com/moby/moby",
 		"github.com/prometheus", "github.com/spf13/cobra", "github.com/google/go-containerregistry", "go.opentelemetry.io",
-		module + "server", module + "cmd/trustcast",
+		"go.yaml.in/yaml", module + "server", module + "cmd/trustcast", module + "internal/config",
 	}
 	deps := goList(t, "-deps", "-tags", "grpcnotrace", "./cmd/trustcast-agent")
 	if len(deps) < 50 {

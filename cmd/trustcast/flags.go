@@ -14,7 +14,8 @@ import (
 // default counts.
 type duration time.Duration
 
-func (d *duration) String() string { return "" } // the help text names the default
+// String is empty for zero: the help text names the default.
+func (d *duration) String() string { return formatDuration(time.Duration(*d)) }
 func (d *duration) Type() string   { return "duration" }
 
 // Set takes a positive duration, with days as well.
@@ -50,11 +51,35 @@ func parseDuration(s string) (time.Duration, error) {
 	return days + hours, nil
 }
 
+// formatDuration writes one as parseDuration reads it; zero is empty.
+func formatDuration(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d <= 0:
+		return ""
+	case d%day == 0:
+		return fmt.Sprintf("%dd", d/day)
+	}
+	text := d.String() // like 1h0m0s
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, zero) {
+			text = text[:len(text)-2]
+		}
+	}
+	return text
+}
+
 // lifetime is a duration or "never", which is negative as in the protocol.
 type lifetime time.Duration
 
-func (l *lifetime) String() string { return "" }
-func (l *lifetime) Type() string   { return "duration" }
+// String is empty for zero, as a duration's.
+func (l *lifetime) String() string {
+	if *l < 0 {
+		return "never"
+	}
+	return formatDuration(time.Duration(*l))
+}
+func (l *lifetime) Type() string { return "duration" }
 
 // Set takes a positive duration or "never".
 func (l *lifetime) Set(s string) error {

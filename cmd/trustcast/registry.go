@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/trustcast/trustcast/internal/cli"
+	"github.com/trustcast/trustcast/internal/config"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
@@ -50,7 +51,7 @@ func (a *app) registryUpgrade() *cobra.Command {
 		Example: "  docker pull registry:3 && trustcast registry upgrade --image registry:3", Args: names(),
 	}
 	image := c.Flags().String("image", "", "the `IMAGE` to go to; it is pulled if the engine does not have it")
-	fromCommandLine(c.Flags(), "image")
+	config.FromCommandLine(c.Flags(), "image")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *image == "" {
 			return cli.Errorf(cli.Usage, "--image is missing: name the image to go to, like --image registry:3")
@@ -166,7 +167,7 @@ func (a *app) registryCollect() *cobra.Command {
 	untagged := c.Flags().Bool("untagged", false, "remove manifests that no tag leads to, too")
 	age := c.Flags().Duration("min-age", time.Hour, "what is younger stays")
 	out := output(c.Flags())
-	fromCommandLine(c.Flags(), "dry-run", "untagged", "min-age")
+	config.FromCommandLine(c.Flags(), "dry-run", "untagged", "min-age")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *age < 0 {
 			return cli.Errorf(cli.Usage, "--min-age %s is negative; give for example 1h, or 0s to spare nothing", *age)
@@ -216,7 +217,7 @@ func (a *app) registryLogs() *cobra.Command {
 	}
 	tail := c.Flags().Int("tail", 0, "only the last `N` lines of each replica")
 	follow := c.Flags().BoolP("follow", "f", false, "go on with what is said from now on")
-	fromCommandLine(c.Flags(), "tail", "follow")
+	config.FromCommandLine(c.Flags(), "tail", "follow")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *tail < 0 || *tail > math.MaxInt32 {
 			return cli.Errorf(cli.Usage, "--tail %d is no number of lines; 0 shows all that are kept", *tail)

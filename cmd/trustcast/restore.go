@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trustcast/trustcast/internal/cli"
+	"github.com/trustcast/trustcast/internal/config"
 	"github.com/trustcast/trustcast/internal/sealed"
 	"github.com/trustcast/trustcast/server"
 )
@@ -39,7 +40,7 @@ func (a *app) restore() *cobra.Command {
 	c.Flags().BoolVar(&f.force, "force", false, "replace what is in the data directory")
 	c.Flags().StringArrayVar(&f.identities, "identity", nil, "a `FILE` with the secret key of an encrypted backup (age's, or an SSH key); may be repeated")
 	f.out = output(c.Flags())
-	fromCommandLine(c.Flags(), "force")
+	config.FromCommandLine(c.Flags(), "force")
 	c.RunE = func(c *cobra.Command, args []string) error { return a.restoreFrom(c.Context(), f, args[0]) }
 	return c
 }

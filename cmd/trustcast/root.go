@@ -5,30 +5,39 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/trustcast/trustcast/internal/cli"
+	"github.com/trustcast/trustcast/internal/config"
 )
 
 // app is one invocation: where it reads and writes, and what all commands share.
 type app struct {
 	getenv         func(string) string
+	environ        func() []string // all of it, for the registry's own variables
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	dataDir        string
-	// parsed: arguments and environment were accepted, so that what fails now
+	configFile     string
+	file           *config.File   // what was found there
+	origins        config.Origins // of the command's flags
+	// parsed: arguments, environment and file were accepted, so that what fails now
 	// is no usage error any more.
 	parsed bool
 }
 
 func newApp(getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) *app {
-	return &app{getenv: getenv, stdin: stdin, stdout: stdout, stderr: stderr}
+	return &app{getenv: getenv, environ: os.Environ, stdin: stdin, stdout: stdout, stderr: stderr}
 }
 
-const defaultDataDir = "/var/lib/trustcast"
+const (
+	defaultDataDir = "/var/lib/trustcast"
+	configFlag     = "config"
+)
 
 // helpTemplate starts with the example: it is what most readers look for.
 const helpTemplate = `{{with .Example}}{{.}}
@@ -43,7 +52,7 @@ const usageTemplate = `Usage:
 Commands:{{range .Commands}}{{if .IsAvailableCommand}}
   {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}
 {{end}}{{if .HasAvailableLocalFlags}}
-Flags (each also as environment variable TRUSTCAST_<FLAG>):
+Flags (each also as environment variable TRUSTCAST_<FLAG>, and by its name in the configuration file):
 {{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
 {{end}}{{if .HasAvailableInheritedFlags}}
 Flags of all commands:
@@ -55,15 +64,16 @@ func (a *app) root() *cobra.Command {
 		`  trustcast server --init --domain registry.example.com --user ci   # a registry in one line
   trustcast token create                                            # prints the line for each host
   trustcast status`,
-		a.initCommand(), a.server(), a.status(), a.user(), a.ca(), a.token(), a.host(), a.fleet(), a.registry(), a.backup(), a.restore(), a.version(), a.completion())
+		a.initCommand(), a.server(), a.status(), a.user(), a.ca(), a.token(), a.host(), a.fleet(), a.registry(), a.backup(), a.restore(), a.config(), a.version(), a.completion())
 	c.Long = c.Short + ".\n\nExit codes: 0 done, 1 failed, 2 usage, 3 answered but the state is bad, 4 not found, 5 server unreachable."
 	c.SilenceErrors, c.SilenceUsage = true, true
 	c.SetHelpTemplate(helpTemplate)
 	c.SetUsageTemplate(usageTemplate)
 	c.PersistentFlags().StringVar(&a.dataDir, "data-dir", defaultDataDir, "the server's data `directory`; its socket is in there")
+	c.PersistentFlags().StringVar(&a.configFile, configFlag, "", "configuration `file` with flags by their names, or off (default "+config.DefaultPath+" if it exists)")
 	c.SetHelpCommand(a.help())
 	c.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
-		if err := a.environment(c.Flags()); err != nil {
+		if err := a.configure(c); err != nil {
 			return err
 		}
 		a.parsed = true
@@ -133,34 +143,28 @@ func names(want ...string) cobra.PositionalArgs {
 	}
 }
 
-// commandLineOnly marks flags that no environment variable sets: what one command
-// shall do once must not come from what another is configured with.
-const commandLineOnly = "command-line-only"
-
-func fromCommandLine(flags *pflag.FlagSet, names ...string) {
-	for _, name := range names {
-		flags.Lookup(name).Annotations = map[string][]string{commandLineOnly: nil}
+// configure gives the flags that the command line left alone their values.
+func (a *app) configure(c *cobra.Command) error {
+	path := a.configFile
+	if path == "" {
+		path = a.getenv(cli.Variable(configFlag))
 	}
-}
-
-func onlyTyped(f *pflag.Flag) bool {
-	_, is := f.Annotations[commandLineOnly]
-	return is
-}
-
-// environment sets each flag that the command line left alone from its
-// variable.
-func (a *app) environment(flags *pflag.FlagSet) error {
 	var err error
-	flags.VisitAll(func(f *pflag.Flag) {
-		name := cli.Variable(f.Name)
-		value := a.getenv(name)
-		if err != nil || f.Changed || value == "" || f.Name == "help" || onlyTyped(f) {
-			return
-		}
-		if bad := flags.Set(f.Name, value); bad != nil {
-			err = fmt.Errorf("environment variable %s=%q: %w", name, value, bad)
-		}
-	})
+	if a.file, err = config.Find(path); err != nil {
+		return err
+	}
+	if err := a.file.Check(allFlags(c.Root())); err != nil {
+		return err
+	}
+	a.origins, err = config.Lay(c.Flags(), a.getenv, a.file)
 	return err
+}
+
+// allFlags are those of a command and all below it.
+func allFlags(c *cobra.Command) []*pflag.FlagSet {
+	sets := []*pflag.FlagSet{c.LocalFlags()}
+	for _, below := range c.Commands() {
+		sets = append(sets, allFlags(below)...)
+	}
+	return sets
 }

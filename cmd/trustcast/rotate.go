@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/trustcast/trustcast/internal/cli"
+	"github.com/trustcast/trustcast/internal/config"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
@@ -45,7 +46,7 @@ func (a *app) caRotate() *cobra.Command {
 	c.Flags().BoolVar(&f.replace, "replace", false, "begin a staged rotation anew, with another CA")
 	c.Flags().Uint64Var(&f.rotation, "rotation", 0, "change rotation `NUMBER`, and start none when it is over")
 	f.out = output(c.Flags())
-	fromCommandLine(c.Flags(), "skip", "deadline", "dry-run", "compromised", "replace", "rotation")
+	config.FromCommandLine(c.Flags(), "skip", "deadline", "dry-run", "compromised", "replace", "rotation")
 	c.PreRunE = func(c *cobra.Command, _ []string) error { return f.check(c.Flags().Changed("rotation")) }
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if f.dryRun {

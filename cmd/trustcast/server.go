@@ -59,12 +59,18 @@ func (a *app) server() *cobra.Command {
 	var f serverFlags
 	f.add(c.Flags())
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		settings, err := a.settings(c.Flags(), a.origins, f.registryParameters(a))
+		if err != nil {
+			return err
+		}
 		if f.init {
 			if err := a.createOnce(c.Context(), f.initFlags); err != nil {
 				return err
 			}
 		}
-		return server.Run(c.Context(), f.config(a))
+		cfg := f.config(a)
+		cfg.Settings = settings
+		return server.Run(c.Context(), cfg)
 	}
 	return c
 }
@@ -91,8 +97,17 @@ func (f *serverFlags) config(a *app) server.Config {
 		ControlLife: time.Duration(f.controlLife), ServerIdentityLife: time.Duration(f.serverIdentityLife),
 		RotateWindow: f.rotateWindow,
 		EngineName:   f.engine.value, Volume: f.volume, Image: f.image, Network: f.network, Replicas: f.replicas, MinFree: int64(f.minFree),
-		Log:     a.logger(f.logFormat.value),
-		Version: version,
+		Registry: f.registryParameters(a),
+		Log:      a.logger(f.logFormat.value),
+		Version:  version,
+	}
+}
+
+// registryParameters are the operator's for the registry itself.
+func (f *serverFlags) registryParameters(a *app) server.RegistryParameters {
+	return server.RegistryParameters{
+		File: a.file.Path, Section: a.file.Registry, Environ: a.environ(),
+		Engine: f.engine.value, Network: f.network != "", Replicas: f.replicas,
 	}
 }
 

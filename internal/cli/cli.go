@@ -71,6 +71,15 @@ func Report(program string, err error, stderr io.Writer) int {
 	return code
 }
 
+// Code is the exit code that Report returns for err.
+func Code(err error) int {
+	if err == nil {
+		return Done
+	}
+	code, _ := explain(err)
+	return code
+}
+
 // explain gives the exit code and the text for the operator. What the server
 // says over gRPC is a complete sentence already, so its wrapping is dropped.
 func explain(err error) (code int, text string) {

@@ -44,6 +44,9 @@ func (r *Registry) Collect(ctx context.Context, opts CollectOptions, say func(st
 	if r.cfg.Driver == nil {
 		return Collected{}, fmt.Errorf("%w: the %s engine has no images that could be collected", ErrInvalid, r.cfg.Engine.Name())
 	}
+	if r.cfg.Cache == "redis" {
+		return Collected{}, fmt.Errorf("%w: replicas remember in Redis which blobs exist, and would take those for existing that are removed: leave storage.cache out, empty that Redis, restart the server, then collect", ErrInvalid)
+	}
 	ctx, cancel, err := r.detach(ctx)
 	if err != nil {
 		return Collected{}, err
@@ -68,6 +71,10 @@ func (r *Registry) Collect(ctx context.Context, opts CollectOptions, say func(st
 	}
 	began := time.Now()
 	got, err := collect(ctx, d, opts, began, say)
+	if r.cfg.Cache == "inmemory" && !opts.DryRun && got.Blobs > 0 { // also after an error: some are gone
+		say("replicas that remember what was there are replaced")
+		err = errors.Join(err, r.Restart(ctx, say))
+	}
 	if err == nil && !opts.DryRun {
 		r.cfg.Log.Info("garbage collected", "blobs", got.Blobs, "manifests", got.Manifests, "bytes", got.Bytes, "spared", got.Spared, "took", time.Since(began).Round(time.Millisecond))
 	}

@@ -62,9 +62,11 @@ type DockerConfig struct {
 	Network string
 	// Config returns the configuration file of a replica that listens on a Unix
 	// socket at that path. It must return the same for the same path as long as
-	// replicas are right as they are, also in a next life of the server. Default: a
-	// plain registry with HTTPSecret.
+	// replicas are right as they are, also in a next life of the server. Default:
+	// Settings with HTTPSecret.
 	Config func(socket string) ([]byte, error)
+	// Settings are the operator's parameters, for Docker. Default: none were given.
+	Settings *Settings
 	// HTTPSecret is as in EmbeddedConfig, and used by the default Config only.
 	HTTPSecret string
 	// UID is whom replicas run as. Default: the process's own user, or 65532 when
@@ -136,8 +138,13 @@ func (cfg DockerConfig) withDefaults() (DockerConfig, error) {
 	if cfg.HTTPSecret == "" {
 		cfg.HTTPSecret = rand.Text() + rand.Text()
 	}
+	if cfg.Settings == nil {
+		if cfg.Settings, err = ParseSettings(nil, nil, SettingsOptions{Engine: "docker"}); err != nil {
+			return cfg, err
+		}
+	}
 	if cfg.Config == nil {
-		cfg.Config = cfg.plainConfig
+		cfg.Config = cfg.settingsFile
 	}
 	own := os.Geteuid()
 	if cfg.UID == 0 {

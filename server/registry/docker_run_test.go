@@ -211,7 +211,8 @@ func TestDockerEngineRestarts(t *testing.T) {
 		}
 		must(t, d.Close(t.Context(), e.ID))
 	})
-	if got := log.String(); strings.Count(got, "is gone") != 2 || strings.Count(got, "is back") != 2 {
+	// An engine that starts may answer and go once more.
+	if got := log.String(); strings.Count(got, "is gone") < 2 || strings.Count(got, "is back") != strings.Count(got, "is gone") {
 		t.Errorf("log:\n%s", got)
 	}
 	if left, err := os.ReadDir(filepath.Join(root, runDir)); err != nil || len(left) > 0 {

@@ -128,18 +128,7 @@ func withoutImageSettings(env, ofImage []string) []string {
 	return env
 }
 
-// plainConfig is a registry like the embedded one. JSON is YAML.
-func (cfg DockerConfig) plainConfig(socket string) ([]byte, error) {
-	type section = map[string]any
-	return json.MarshalIndent(section{
-		"version": "0.1",
-		"log":     section{"level": "warn", "accesslog": section{"disabled": true}},
-		"storage": section{
-			storageDriver: section{"rootdirectory": inside},
-			"delete":      section{"enabled": true},
-			// Registry.Run purges: replicas would all do it at the same time.
-			"maintenance": section{"uploadpurging": section{"enabled": false}},
-		},
-		"http": section{"net": "unix", "addr": socket, "secret": cfg.HTTPSecret},
-	}, "", "  ")
+// settingsFile is the default of DockerConfig.Config.
+func (cfg DockerConfig) settingsFile(socket string) ([]byte, error) {
+	return cfg.Settings.File(inside, cfg.HTTPSecret, socket)
 }

@@ -7,18 +7,20 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/distribution/distribution/v3/configuration"
+	"github.com/distribution/distribution/v3/health"
+	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/distribution/distribution/v3/registry/handlers"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 )
-
-// pageSize of catalogs and tag lists, distribution's own default.
-const pageSize = 1000
 
 // EmbeddedConfig is for NewEmbedded. Root is needed.
 type EmbeddedConfig struct {
@@ -28,6 +30,8 @@ type EmbeddedConfig struct {
 	// same data need the same one. Default: random, so that an upload begun
 	// before a restart starts over.
 	HTTPSecret string
+	// Settings are the operator's parameters. Default: none.
+	Settings *Settings
 	// Log takes distribution's errors and warnings, and what was purged.
 	// Default: discard.
 	Log *slog.Logger
@@ -41,9 +45,9 @@ type Embedded struct {
 	said   *recentLines
 
 	mu     sync.Mutex
-	ready  *handlers.App            // made by NewEmbedded for the first Open
-	opened map[string]*handlers.App // by ID
-	last   int                      // number of the newest
+	ready  *embeddedApp            // made by NewEmbedded for the first Open
+	opened map[string]*embeddedApp // by ID
+	last   int                     // number of the newest
 }
 
 var _ Engine = (*Embedded)(nil)
@@ -69,9 +73,19 @@ func NewEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	if err := disown(cfg.Root); err != nil {
 		return nil, err
 	}
-	e := &Embedded{cfg: cfg, said: &recentLines{}, opened: map[string]*handlers.App{}}
-	steerLogs(slog.New(slog.NewMultiHandler(cfg.Log.Handler(), slog.NewTextHandler(e.said, nil))))
-	if e.driver, err = FilesIn(cfg.Root)(ctx); err != nil {
+	if cfg.Settings == nil {
+		if cfg.Settings, err = defaultSettings(); err != nil {
+			return nil, err
+		}
+	}
+	e := &Embedded{cfg: cfg, said: &recentLines{}, opened: map[string]*embeddedApp{}}
+	c, err := cfg.configuration()
+	if err != nil {
+		return nil, err
+	}
+	said := slog.NewTextHandler(e.said, &slog.HandlerOptions{Level: slog.LevelDebug})
+	steerLogs(slog.New(slog.NewMultiHandler(cfg.Log.Handler(), said)), c.Log)
+	if e.driver, err = openStorage(ctx, c, cfg.Root); err != nil {
 		return nil, err
 	}
 	e.ready, err = e.newApp(ctx)
@@ -132,44 +146,52 @@ func (e *Embedded) Logs(ctx context.Context, _ string, tail int, follow bool, w 
 	return e.said.copy(ctx, tail, follow, w)
 }
 
-// configuration is distribution's, made here and not parsed, so that no
-// REGISTRY_ variable of the environment gets in unseen.
-func (cfg EmbeddedConfig) configuration() *configuration.Configuration {
-	c := &configuration.Configuration{
-		Version: configuration.CurrentVersion,
-		// No cache of blob descriptors: it would go on to name blobs that a
-		// collection or another engine on the same data has removed.
-		Storage: configuration.Storage{
-			storageDriver: {"rootdirectory": cfg.Root},
-			"delete":      {"enabled": true},
-			// Run purges: distribution would start that in a constructor.
-			"maintenance": {"uploadpurging": map[any]any{"enabled": false}},
-		},
-		Catalog: configuration.Catalog{MaxEntries: pageSize},
-		Tags:    configuration.Tags{MaxTags: pageSize},
-	}
-	c.HTTP.Secret = cfg.HTTPSecret
-	return c
+// configuration is distribution's.
+func (cfg EmbeddedConfig) configuration() (*configuration.Configuration, error) {
+	return cfg.Settings.Configuration(cfg.Root, cfg.HTTPSecret)
 }
 
 // newApp makes a distribution that requests may outlive ctx in, until they are
 // drained.
-func (e *Embedded) newApp(ctx context.Context) (*handlers.App, error) {
-	app, err := newApp(context.WithoutCancel(ctx), e.cfg.configuration())
+func (e *Embedded) newApp(ctx context.Context) (*embeddedApp, error) {
+	c, err := e.cfg.configuration()
+	if err != nil {
+		return nil, err
+	}
+	app, err := newApp(context.WithoutCancel(ctx), c)
 	if err != nil {
 		return nil, fmt.Errorf("start the embedded registry on %s: %w", e.cfg.Root, err)
 	}
 	return app, nil
 }
 
+// embeddedApp is one replica: distribution, and its health checks if there are any.
+type embeddedApp struct {
+	*handlers.App
+	checks *health.Registry
+}
+
 // newApp turns distribution's panic over a configuration into an error.
-func newApp(ctx context.Context, c *configuration.Configuration) (app *handlers.App, err error) {
+func newApp(ctx context.Context, c *configuration.Configuration) (app *embeddedApp, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("distribution refuses its configuration: %v", p)
 		}
 	}()
-	return handlers.NewApp(ctx, c), nil
+	a := &embeddedApp{App: handlers.NewApp(ctx, c), checks: health.NewRegistry()}
+	a.RegisterHealthChecks(a.checks)
+	return a, nil
+}
+
+// ServeHTTP answers with 503 while a health check fails, as the registry's own
+// program does.
+func (a *embeddedApp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if failed := a.checks.CheckStatus(r.Context()); len(failed) > 0 {
+		names := slices.Sorted(maps.Keys(failed))
+		_ = errcode.ServeJSON(w, errcode.ErrorCodeUnavailable.WithDetail("health checks failed: "+strings.Join(names, ", "))) // the client went away
+		return
+	}
+	a.App.ServeHTTP(w, r)
 }
 
 // Run waits: a registry in this process needs no looking after.

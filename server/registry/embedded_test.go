@@ -142,7 +142,8 @@ func TestEnvironmentStaysOutside(t *testing.T) {
 	elsewhere := t.TempDir()
 	t.Setenv("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", elsewhere)
 	t.Setenv("REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED", "true")
-	upload(t, newEmbedded(t, EmbeddedConfig{Root: t.TempDir()}))
+	// Only who reads settings decides whether the environment is in them.
+	upload(t, newEmbedded(t, EmbeddedConfig{Root: t.TempDir(), Settings: settings(t, "")}))
 	if entries, err := os.ReadDir(elsewhere); err != nil || len(entries) > 0 {
 		t.Errorf("%v, %v", entries, err)
 	}
@@ -159,7 +160,8 @@ func TestBadRoot(t *testing.T) {
 }
 
 func TestPanicBecomesAnError(t *testing.T) {
-	c := EmbeddedConfig{Root: t.TempDir()}.configuration()
+	c, err := settings(t, "").Configuration(t.TempDir(), "secret")
+	must(t, err)
 	c.Storage["maintenance"] = configuration.Parameters{"uploadpurging": "often"}
 	if _, err := newApp(t.Context(), c); err == nil || !strings.Contains(err.Error(), "uploadpurging") {
 		t.Errorf("error %v", err)

@@ -20,8 +20,8 @@ func (r *Registry) Run(ctx context.Context) error {
 	close(r.begun)
 	g.Go(func() error { return r.cfg.Engine.Run(ctx, r.Nudge) })
 	g.Go(func() error { r.keep(ctx); return nil })
-	if r.cfg.Driver != nil {
-		g.Go(func() error { r.purge(ctx); return nil })
+	if r.cfg.Driver != nil && r.cfg.Purge.Enabled {
+		g.Go(func() error { return r.keepPurging(ctx) })
 	}
 	return g.Wait()
 }

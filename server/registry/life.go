@@ -62,9 +62,13 @@ type Config struct {
 	Records *records.Store
 	Engine  Engine
 	Front   Front
-	// Driver opens the storage that holds the images. Nil: there is none, and
-	// nothing is collected or purged.
+	// Driver opens the storage that holds the images. Nil: there is none that this
+	// process could open, and nothing is collected or purged.
 	Driver func(ctx context.Context) (driver.StorageDriver, error)
+	// Cache is where replicas remember which blobs exist, see Settings.BlobCache.
+	Cache string
+	// Purge is how abandoned uploads are removed. Default: they are not.
+	Purge Purge
 	// Image is the configured one; empty for an engine without.
 	Image string
 	// Replicas is how many there shall be. Default 1.

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
+	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/sirupsen/logrus"
 )
@@ -16,23 +19,27 @@ import (
 // steerLogs sends what distribution says to log: it writes to logrus's global
 // logger and takes no other. Below a warning it says something at each request,
 // which the edge counts.
-func steerLogs(log *slog.Logger) {
+func steerLogs(log *slog.Logger, cfg configuration.Log) {
+	level, err := logrus.ParseLevel(string(cfg.Level))
+	if err != nil {
+		level = logrus.WarnLevel
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Fields)) {
+		log = log.With(name, fmt.Sprint(cfg.Fields[name]))
+	}
 	std := logrus.StandardLogger()
 	std.SetOutput(io.Discard)
-	std.SetLevel(logrus.WarnLevel)
-	hook := bridge{log}
+	std.SetLevel(level)
 	hooks := logrus.LevelHooks{}
-	hooks.Add(hook)
+	hooks.Add(bridge{log})
 	std.ReplaceHooks(hooks)
 }
 
 // bridge hands logrus entries to slog.
 type bridge struct{ log *slog.Logger }
 
-// Levels are those that reach an operator.
-func (bridge) Levels() []logrus.Level {
-	return []logrus.Level{logrus.PanicLevel, logrus.FatalLevel, logrus.ErrorLevel, logrus.WarnLevel}
-}
+// Levels are all: the logger drops those that the operator does not want.
+func (bridge) Levels() []logrus.Level { return logrus.AllLevels }
 
 // kept are the fields worth a line, under this program's keys.
 var kept = []struct{ field, key string }{
@@ -55,7 +62,13 @@ func (b bridge) Fire(e *logrus.Entry) error {
 		return nil // the client went away
 	}
 	level := slog.LevelError
-	if _, asked := e.Data["http.request.id"]; e.Level == logrus.WarnLevel || asked && !answered {
+	_, asked := e.Data["http.request.id"]
+	switch {
+	case e.Level >= logrus.DebugLevel:
+		level = slog.LevelDebug
+	case e.Level == logrus.InfoLevel:
+		level = slog.LevelInfo
+	case e.Level == logrus.WarnLevel, asked && !answered:
 		level = slog.LevelWarn // on the way to an answer; if that is an error, it is logged, too
 	}
 	attrs := []slog.Attr{slog.String("engine", "embedded")}

@@ -3,56 +3,71 @@ package registry
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/distribution/distribution/v3/registry/storage"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 )
 
-// repositories is where distribution keeps them in its storage.
-const repositories = "/docker/registry/v2/repositories"
-
 const (
-	// purgeAge is how old an upload is when it is taken for abandoned, and
-	// purgeEvery is how often such are removed: distribution's own defaults.
-	purgeAge   = 7 * 24 * time.Hour
-	purgeEvery = 24 * time.Hour
+	// repositories is where distribution keeps them under the root.
+	repositories = "/docker/registry/v2/repositories"
+
 	// purgeFirst lets a start be over before the disk is walked.
 	purgeFirst = 30 * time.Minute
 )
 
-// purge removes abandoned uploads from time to time: here, since replicas on the
-// same data would all do it at the same time.
-func (r *Registry) purge(ctx context.Context) {
+// Purge is how abandoned uploads are removed.
+type Purge struct {
+	Enabled bool
+	// Age from which on an upload is abandoned.
+	Age time.Duration
+	// Every is the time between two purges.
+	Every time.Duration
+	// DryRun finds them and removes nothing.
+	DryRun bool
+}
+
+// keepPurging removes abandoned uploads from time to time until ctx ends: here, since
+// replicas on the same data would all do it at the same time.
+func (r *Registry) keepPurging(ctx context.Context) error {
 	timer := time.NewTimer(purgeFirst)
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-timer.C:
 		}
-		r.purgeOnce(ctx)
-		timer.Reset(purgeEvery)
+		r.purge(ctx)
+		timer.Reset(r.cfg.Purge.Every)
 	}
 }
 
-// purgeOnce removes uploads that began long ago. What it cannot remove is tried
-// again the next time.
-func (r *Registry) purgeOnce(ctx context.Context) {
+// purge removes uploads that began long ago. What it cannot remove is tried again the
+// next time.
+func (r *Registry) purge(ctx context.Context) {
 	d, err := r.cfg.Driver(ctx)
-	if err != nil {
-		r.cfg.Log.Warn("abandoned uploads stay", "err", err)
-		return
+	if err == nil {
+		err = purgeOnce(ctx, d, r.cfg.Purge, r.cfg.Log)
 	}
+	if err != nil && ctx.Err() == nil {
+		r.cfg.Log.Warn("abandoned uploads stay", "err", err)
+	}
+}
+
+func purgeOnce(ctx context.Context, d driver.StorageDriver, p Purge, log *slog.Logger) error {
 	if _, err := d.Stat(ctx, repositories); errors.As(err, &driver.PathNotFoundError{}) {
-		return // nothing was pushed yet
+		return nil // nothing was pushed yet
 	}
-	removed, errs := storage.PurgeUploads(ctx, d, time.Now().Add(-purgeAge), true)
-	if len(removed) > 0 {
-		r.cfg.Log.Info("abandoned uploads removed", "uploads", len(removed))
+	found, errs := storage.PurgeUploads(ctx, d, time.Now().Add(-p.Age), !p.DryRun)
+	switch {
+	case len(found) == 0:
+	case p.DryRun:
+		log.Info("abandoned uploads found, and kept as configured", "uploads", len(found))
+	default:
+		log.Info("abandoned uploads removed", "uploads", len(found))
 	}
-	if err := errors.Join(errs...); err != nil && ctx.Err() == nil {
-		r.cfg.Log.Warn("abandoned uploads stay", "err", err)
-	}
+	return errors.Join(errs...)
 }

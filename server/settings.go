@@ -1,0 +1,77 @@
+package server
+
+import (
+	"context"
+
+	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+	"github.com/trustcast/trustcast/server/registry"
+)
+
+// Setting is one value that counts, for people.
+type Setting struct {
+	// Key as in the configuration file, parts joined by dots.
+	Key string
+	// Value as it is written; "(secret)" in place of one.
+	Value string
+	// Origin is "flag", "environment", "file" or "default".
+	Origin string
+}
+
+// RegistryParameters are the operator's for the registry behind the edge, in the
+// configuration format of distribution.
+type RegistryParameters struct {
+	// File that the section stands in, for errors.
+	File string
+	// Section is its text in YAML. Default: there is none.
+	Section []byte
+	// Environ are variables as in os.Environ; those called REGISTRY_… count, over
+	// the section. Default: none.
+	Environ []string
+	// Engine that they are for, "embedded" or "docker". Default: embedded.
+	Engine string
+	// Network says that the containers of Docker reach one.
+	Network bool
+	// Replicas is how many containers run. Default: 1.
+	Replicas int
+}
+
+// parse reads them; an error says each mistake.
+func (p RegistryParameters) parse() (*registry.Settings, error) {
+	return registry.ParseSettings(p.Section, p.Environ, registry.SettingsOptions{
+		File: p.File, Engine: p.Engine, Network: p.Network, Replicas: p.Replicas,
+	})
+}
+
+// Show returns the parameters that count with their defaults, and whether the
+// section holds secrets.
+func (p RegistryParameters) Show() (settings []Setting, secrets bool, err error) {
+	s, err := p.parse()
+	if err != nil {
+		return nil, false, err
+	}
+	for _, v := range s.Shown() {
+		settings = append(settings, Setting{v.Key, v.Value, v.Origin})
+	}
+	return settings, s.SecretsInFile(), nil
+}
+
+// registrySettings are those to start with; what was passed over is logged.
+func (n *node) registrySettings() (*registry.Settings, error) {
+	s, err := n.cfg.Registry.parse()
+	if err != nil {
+		return nil, err
+	}
+	for _, warning := range s.Warnings() {
+		n.log.Warn(warning)
+	}
+	return s, nil
+}
+
+// ShowConfig returns each setting that counts here.
+func (a *adminAPI) ShowConfig(context.Context, *pb.ShowConfigRequest) (*pb.ShowConfigResponse, error) {
+	resp := &pb.ShowConfigResponse{}
+	for _, s := range a.node.cfg.Settings {
+		resp.Settings = append(resp.Settings, &pb.Setting{Key: s.Key, Value: s.Value, Origin: s.Origin})
+	}
+	return resp, nil
+}
