@@ -54,7 +54,12 @@ func (a *app) restoreFrom(ctx context.Context, f restoreFlags, source string) er
 	}
 	defer closeFile()
 	plain, encrypted, err := sealed.Open(in, f.identities)
+	interrupted := func() error {
+		return cli.Errorf(cli.Failed, "interrupted; nothing was changed in %s", a.dataDir)
+	}
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return interrupted()
 	case errors.Is(err, sealed.ErrKey):
 		return cli.Errorf(cli.Usage, "--identity: %w", err)
 	case err != nil:
@@ -66,7 +71,7 @@ func (a *app) restoreFrom(ctx context.Context, f restoreFlags, source string) er
 	bar.end()
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return cli.Errorf(cli.Failed, "interrupted; nothing was changed in %s", a.dataDir)
+		return interrupted()
 	case err != nil:
 		return fmt.Errorf("restore from %s: %w", source, err)
 	case f.out.json():
