@@ -118,7 +118,7 @@ func Open(cfg Config) (*Authority, error) {
 	}
 	a.rev = rev
 	for _, id := range a.rec.keys() {
-		if _, err := cfg.Keys.Load(id); err != nil {
+		if _, err := cfg.Keys.Signer(id); err != nil {
 			return nil, fmt.Errorf("open registry CA: %w", err)
 		}
 	}

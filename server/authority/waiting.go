@@ -151,6 +151,8 @@ func because(e *Evidence) string {
 func (r Rotation) advice(h Host, refused bool) string {
 	pass := fmt.Sprintf("or pass over it: trustcast ca rotate --rotation %d --skip %s", r.Number, h.Name)
 	switch {
+	case !h.Present && r.Phase == Staged && h.holds() < r.OtherReach:
+		return fmt.Sprintf("start the agent there, %s; without either it is waited for until %s, and its pulls fail from then on until it comes back: %s", pass, r.Deadline.UTC().Format("15:04:05 MST"), r.unlinked())
 	case !h.Present:
 		return fmt.Sprintf("start the agent there, %s; without either it is waited for until %s", pass, r.Deadline.UTC().Format("15:04:05 MST"))
 	case r.Compromised && r.Phase == Staged:
