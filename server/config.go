@@ -29,6 +29,8 @@ type InitConfig struct {
 	// CALife, LeafLife and ControlLife as in Config; they count for the first
 	// certificates.
 	CALife, LeafLife, ControlLife time.Duration
+	// Adopt takes over a plain registry; the zero value makes a new one.
+	Adopt AdoptConfig
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }

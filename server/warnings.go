@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -108,6 +109,9 @@ func (n *node) warnings(state authority.State, hosts []identity.Host) []string {
 	if state.Stuck != "" && state.Stuck != state.Frozen {
 		out = append(out, "the server is stuck and tries again: "+state.Stuck)
 	}
+	if n.oldKeyLeft() {
+		out = append(out, fmt.Sprintf("%s is the key of the certificate that was adopted and is served no more: delete it", n.layout.oldKey()))
+	}
 	out = append(out, n.cloneWarnings()...)
 	now := time.Now()
 	for _, c := range n.certificates(state) {
@@ -119,6 +123,16 @@ func (n *node) warnings(state authority.State, hosts []identity.Host) []string {
 		out = append(out, line)
 	}
 	return out
+}
+
+// oldKeyLeft: the adopted certificate is retired, and the operator's file with its
+// key is still there.
+func (n *node) oldKeyLeft() bool {
+	if n.site.Adopted.IsZero() || n.authority.Wanted().Adopted != "" {
+		return false
+	}
+	_, err := os.Stat(n.layout.oldKey())
+	return err == nil
 }
 
 // maxLate bounds the hosts that one line names.

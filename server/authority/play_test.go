@@ -265,6 +265,9 @@ func (p *play) do(line string) error {
 	f := strings.Fields(line)
 	var err error
 	switch f[0] {
+	case "adopted": // the play begins with a registry that was taken over
+		p.rec = Taken()
+		p.lives[1] = Life{From: p.now, Until: p.now.Add(p.life)}
 	case "hosts":
 		for _, name := range f[1:] {
 			p.hosts = append(p.hosts, &actor{Host: Host{ID: name, Name: name, Present: true}})
