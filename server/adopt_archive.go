@@ -3,6 +3,7 @@ package server
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,7 +16,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/trustcast/trustcast/internal/durable"
 )
@@ -117,14 +119,15 @@ func (a *archive) walk(visit func(*tar.Header, io.Reader) error) (hash string, e
 	if err != nil {
 		return "", err
 	}
-	for r := tar.NewReader(plain); ; {
+	end := &ending{r: plain}
+	for r := tar.NewReader(end); ; {
 		h, err := r.Next()
 		switch {
 		case errors.Is(err, io.EOF):
-			if _, err := io.Copy(io.Discard, buffered); err != nil {
+			if _, err := io.Copy(io.Discard, io.MultiReader(end, buffered)); err != nil {
 				return "", err
 			}
-			return hex.EncodeToString(sum.Sum(nil)), nil
+			return hex.EncodeToString(sum.Sum(nil)), end.check()
 		case err != nil:
 			return "", err
 		case h.Typeflag == tar.TypeXGlobalHeader:
@@ -143,6 +146,29 @@ func (a *archive) walk(visit func(*tar.Header, io.Reader) error) (hash string, e
 			return "", err
 		}
 	}
+}
+
+// ending remembers the last bytes that were read: a tar ends with 1,024 zeros, and one
+// that was cut off between two files looks whole but for them.
+type ending struct {
+	r    io.Reader
+	last []byte
+}
+
+const endOfTar = 1024
+
+func (e *ending) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	e.last = append(e.last, p[max(0, n-endOfTar):n]...)
+	e.last = e.last[max(0, len(e.last)-endOfTar):]
+	return n, err
+}
+
+func (e *ending) check() error {
+	if len(e.last) < endOfTar || len(bytes.Trim(e.last, "\x00")) > 0 {
+		return errors.New("it was cut off: its end is missing")
+	}
+	return nil
 }
 
 func unzipped(r *bufio.Reader) (io.Reader, error) {
@@ -190,7 +216,9 @@ func (a *archive) unpack(l layout) error {
 		if err := a.extract(dir); err != nil {
 			return errors.Join(fmt.Errorf("unpack %s: %w", a.path, err), os.RemoveAll(dir))
 		}
-		syscall.Sync() // thousands of files at once, instead of one by one
+		if err := syncAll(dir); err != nil {
+			return fmt.Errorf("unpack %s: %w", a.path, err)
+		}
 		if err := durable.WriteFile(mark, []byte(a.hash), 0o600); err != nil {
 			return err
 		}
@@ -207,8 +235,18 @@ func (a *archive) unpack(l layout) error {
 			return fmt.Errorf("unpack %s: %w", a.path, err)
 		}
 	}
-	syscall.Sync()
-	return nil
+	return syncAll(l.dir)
+}
+
+// syncAll makes durable whatever was written to the file system of dir: thousands of
+// files at once, instead of one by one.
+func syncAll(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = d.Close() }() // nothing was written to it
+	return unix.Syncfs(int(d.Fd()))
 }
 
 // extract writes what is part of a registry under dir, anew.
