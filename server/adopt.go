@@ -15,6 +15,7 @@ import (
 	"github.com/trustcast/trustcast/certs"
 	"github.com/trustcast/trustcast/internal/durable"
 	"github.com/trustcast/trustcast/server/records"
+	"github.com/trustcast/trustcast/server/registry"
 	"github.com/trustcast/trustcast/server/users"
 )
 
@@ -27,22 +28,18 @@ const keptSuffix = ".adopted"
 // AdoptConfig says which plain registry Init takes over.
 type AdoptConfig struct {
 	// From is a directory, "volume:NAME" of Docker, or a tar of either. The first two
-	// become the data directory as they are; a tar is unpacked into it. "": none.
+	// are taken over where they are, and DataDir becomes a link to them unless it is
+	// that directory; a tar is unpacked into it. "": none.
 	From string
-	// InPlace: DataDir was not chosen, so data that are taken over in place decide it.
-	InPlace bool
 	// NewCA makes a new CA instead of going on with the old pair: hosts fail until
 	// they have joined.
 	NewCA bool
-	// Volume returns the directory of a Docker volume. nil: there is no Docker.
-	Volume func(ctx context.Context, name string) (string, error)
-	// Mounted names the running containers that have a directory mounted. nil: none
-	// are looked for; an error means that nobody knows.
-	Mounted func(ctx context.Context, dir string) ([]string, error)
 }
 
 // AdoptResult is what Init took over.
 type AdoptResult struct {
+	// Dir is where the data are.
+	Dir string
 	// Certificate is the subject of what is served on, Issuer of the one that hosts
 	// trust, Ends when the first of them ends; "" with a new CA.
 	Certificate, Issuer string
@@ -78,9 +75,30 @@ type old struct {
 	archive *archive // nil: the data are in place
 }
 
-// adopt finds and judges what is to be taken over, and decides the data directory.
-// It changes nothing.
-func (cfg *InitConfig) adopt(ctx context.Context, names []certs.Name) (*old, error) {
+// adoptVolume makes a volume that is taken over the docker engine's.
+func (cfg *InitConfig) adoptVolume() error {
+	if cfg.Adopt.From == "" || cfg.EngineName != engineDocker {
+		return nil
+	}
+	name, ok := strings.CutPrefix(cfg.Adopt.From, volumePrefix)
+	switch {
+	case ok && (cfg.Volume == "" || cfg.Volume == name):
+		cfg.Volume = name
+	case ok:
+		return fmt.Errorf("adopt: the docker engine works on the volume that is taken over: leave --volume out, or give --volume %s", name)
+	case isDir(cfg.Adopt.From):
+		return fmt.Errorf("adopt: the docker engine needs a volume: make one of the directory with `docker volume create --opt type=none --opt o=bind --opt device=%s NAME`, and give --adopt volume:NAME", cfg.Adopt.From)
+	}
+	return nil
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// adopt finds and judges what is to be taken over. It changes nothing.
+func (cfg InitConfig) adopt(ctx context.Context, names []certs.Name) (*old, error) {
 	from := cfg.Adopt.From
 	dir, err := cfg.Adopt.directory(ctx)
 	if err != nil {
@@ -88,7 +106,9 @@ func (cfg *InitConfig) adopt(ctx context.Context, names []certs.Name) (*old, err
 	}
 	var o old
 	var files oldFiles
+	o.result.Dir = dir
 	if dir == "" {
+		o.result.Dir = cfg.DataDir
 		if o.archive, files, err = readArchive(from); err != nil {
 			return nil, err
 		}
@@ -96,14 +116,11 @@ func (cfg *InitConfig) adopt(ctx context.Context, names []certs.Name) (*old, err
 			return nil, err
 		}
 	} else {
-		if cfg.Adopt.InPlace {
-			cfg.DataDir = dir
-		}
-		if err := sameDir(cfg.DataDir, dir); err != nil {
-			return nil, err
-		}
 		if Initialized(dir) {
 			return nil, alreadyError(dir)
+		}
+		if _, err := canLink(cfg.DataDir, dir, from); err != nil {
+			return nil, fmt.Errorf("adopt: %w", err)
 		}
 		if files, err = readDir(dir); err != nil {
 			return nil, err
@@ -112,12 +129,12 @@ func (cfg *InitConfig) adopt(ctx context.Context, names []certs.Name) (*old, err
 	if !files.images && files.cert == nil && files.htpasswd == nil {
 		return nil, fmt.Errorf("%s holds no registry: neither docker/registry/v2 (images) nor certs/domain.crt nor auth/htpasswd is there; give the directory that the old container has at /var/lib/registry, with its certs/ and auth/ in it", from)
 	}
-	if err := o.judge(*cfg, files, names); err != nil {
+	if err := o.judge(cfg, files, names); err != nil {
 		return nil, fmt.Errorf("adopt %s: %w", from, err)
 	}
-	if dir != "" && cfg.Adopt.Mounted != nil {
+	if dir != "" {
 		// An error is no Docker, or none that we may ask.
-		o.result.Running, _ = cfg.Adopt.Mounted(ctx, dir)
+		o.result.Running, _ = registry.Mounted(ctx, "", dir)
 	}
 	o.result.Answers = answers(ctx, names[0].Port)
 	return &o, nil
@@ -127,13 +144,21 @@ func alreadyError(dir string) error {
 	return fmt.Errorf("%s holds a registry already: start it with `trustcast server`, or give another --data-dir", dir)
 }
 
+// place brings the data directory to the data, or makes room for them.
+func (cfg InitConfig) place(ctx context.Context, o *old, domain string) error {
+	if o != nil && o.archive == nil {
+		return linkTo(cfg.DataDir, o.result.Dir, cfg.Adopt.From)
+	}
+	if err := placeInVolume(ctx, cfg.DataDir, cfg.Volume, domain); err != nil || o == nil {
+		return err
+	}
+	return o.archive.fits(cfg.DataDir) // the volume may have been in use
+}
+
 // directory is where the data are; "" when they are in an archive.
 func (c AdoptConfig) directory(ctx context.Context) (string, error) {
 	if name, ok := strings.CutPrefix(c.From, volumePrefix); ok {
-		if c.Volume == nil {
-			return "", errors.New("adopt: there is no Docker here to ask for a volume: give its directory instead")
-		}
-		return c.Volume(ctx, name)
+		return registry.FindVolume(ctx, "", name)
 	}
 	info, err := os.Stat(c.From)
 	switch {
@@ -147,20 +172,6 @@ func (c AdoptConfig) directory(ctx context.Context) (string, error) {
 		return "", nil
 	}
 	return "", fmt.Errorf("adopt: %s is neither a directory nor a file; a pipe cannot be read twice: write it to a file first", c.From)
-}
-
-// sameDir: data are taken over where they are, for copying them could take hours and
-// would need the space twice.
-func sameDir(dataDir, dir string) error {
-	a, errA := os.Stat(dataDir)
-	b, err := os.Stat(dir)
-	switch {
-	case err != nil:
-		return fmt.Errorf("adopt: %w: if the volume is not of this machine, or not readable, give a tar of it", err)
-	case errA != nil || !os.SameFile(a, b):
-		return fmt.Errorf("adopt: %s is taken over in place and becomes the data directory: leave --data-dir out or give --data-dir %s; a symbolic link %s to it works too", dir, dir, dataDir)
-	}
-	return nil
 }
 
 // readDir reads what decides, from data in place.

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -67,18 +66,18 @@ func oldRegistry(t *testing.T) (dir string, p plain.Pair) {
 func TestAdoptInPlace(t *testing.T) {
 	dir, p := oldRegistry(t)
 	before := tree(t, dir)
-	cfg := InitConfig{DataDir: "/nowhere", Domain: oldDomain, Aliases: []string{"other.test"}, User: "alice", Adopt: AdoptConfig{
-		From: dir, InPlace: true,
-		Mounted: func(context.Context, string) ([]string, error) { return []string{"registry"}, nil },
-	}}
+	cfg := InitConfig{DataDir: filepath.Join(t.TempDir(), "data"), Domain: oldDomain, Aliases: []string{"other.test"}, User: "alice", Adopt: AdoptConfig{From: dir}}
 	r, err := Init(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := r.Adopted
-	if r.DataDir != dir || o.Repositories != 1 || !slices.Equal(o.Users, []string{"ci"}) || len(o.Passed) != 1 || o.Passed[0].Name != "old" ||
-		!o.Ends.Equal(p.Leaf.NotAfter) || !slices.Equal(o.Without, []string{"other.test:5000"}) || !slices.Equal(o.Running, []string{"registry"}) || r.Password == "" {
+	if o.Dir != dir || o.Repositories != 1 || !slices.Equal(o.Users, []string{"ci"}) || len(o.Passed) != 1 || o.Passed[0].Name != "old" ||
+		!o.Ends.Equal(p.Leaf.NotAfter) || !slices.Equal(o.Without, []string{"other.test:5000"}) || r.Password == "" {
 		t.Errorf("%+v: %+v", r, o)
+	}
+	if link, err := os.Readlink(cfg.DataDir); err != nil || link != dir || !Initialized(cfg.DataDir) {
+		t.Errorf("the data directory is no link to the data: %q, %v", link, err)
 	}
 	if r.Fingerprint != certs.FingerprintOf(p.Leaf) {
 		t.Error("hosts are to trust something else than they do")
@@ -155,8 +154,8 @@ func TestAdoptRefused(t *testing.T) {
 			cfg.Adopt.From = t.TempDir()
 			cfg.DataDir = cfg.Adopt.From
 		}, "holds no registry"},
-		"another data dir":     {func(t *testing.T, _ string, cfg *InitConfig) { cfg.DataDir = t.TempDir() }, "becomes the data directory"},
-		"no such volume":       {func(_ *testing.T, _ string, cfg *InitConfig) { cfg.Adopt.From = "volume:none" }, "no Docker"},
+		"another data dir":     {func(t *testing.T, _ string, cfg *InitConfig) { cfg.DataDir = "/proc" }, "give another --data-dir"},
+		"no such volume":       {func(_ *testing.T, _ string, cfg *InitConfig) { cfg.Adopt.From = "volume:trustcast-none" }, "ocker"},
 		"no certificate":       {put("certs/domain.crt", nil), "--new-ca"},
 		"no key":               {put("certs/domain.key", nil), "domain.key"},
 		"ended":                {put("certs/domain.crt", ended.Cert), "ended on"},

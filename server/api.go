@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -20,6 +19,7 @@ import (
 	"github.com/trustcast/trustcast/server/authority"
 	"github.com/trustcast/trustcast/server/fleet"
 	"github.com/trustcast/trustcast/server/identity"
+	"github.com/trustcast/trustcast/server/registry"
 	"github.com/trustcast/trustcast/server/users"
 )
 
@@ -55,6 +55,7 @@ func (n *node) adminServer() *grpc.Server {
 		grpc.Creds(peerCredentials{}),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.UnaryInterceptor(n.logOperator),
+		grpc.StreamInterceptor(n.logOperatorStream),
 	)
 	pb.RegisterAdminServiceServer(s, &adminAPI{node: n})
 	return s
@@ -94,50 +95,12 @@ func reply(err error) error {
 		code = codes.PermissionDenied
 	case errors.Is(err, identity.ErrUnknown), errors.Is(err, identity.ErrExpired):
 		code = codes.Unauthenticated
-	case errors.Is(err, identity.ErrInvalid), errors.Is(err, users.ErrInvalid):
+	case errors.Is(err, identity.ErrInvalid), errors.Is(err, users.ErrInvalid), errors.Is(err, registry.ErrInvalid):
 		code = codes.InvalidArgument
-	case errors.Is(err, authority.ErrNotNow):
+	case errors.Is(err, authority.ErrNotNow), errors.Is(err, registry.ErrNotNow):
 		code = codes.FailedPrecondition
 	}
 	return status.Error(code, err.Error())
-}
-
-// logOperator writes one line for each changing call: who did what.
-func (n *node) logOperator(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	resp, err := handler(ctx, req)
-	if verb, object, changes := change(req, resp); changes {
-		log := n.log.With("verb", verb, "object", object, "uid", callerUID(ctx))
-		if err != nil {
-			log.Warn("operator's change refused", "err", status.Convert(err).Message())
-		} else {
-			log.Info("operator's change")
-		}
-	}
-	return resp, err
-}
-
-// change names what a request changes, never with a secret.
-func change(req, resp any) (verb, object string, changes bool) {
-	switch r := req.(type) {
-	case *pb.AddUserRequest:
-		return "user add", r.GetName(), true
-	case *pb.RemoveUserRequest:
-		return "user rm", r.GetName(), true
-	case *pb.RotateCARequest:
-		return "ca rotate", rotationObject(r), true
-	case *pb.RollbackCARequest:
-		return "ca rollback", "", true
-	case *pb.RemoveHostRequest:
-		return "host rm", r.GetHost(), true
-	case *pb.RollGossipKeyRequest:
-		return "fleet roll-gossip-key", "", true
-	case *pb.CreateTokenRequest:
-		made, _ := resp.(*pb.CreateTokenResponse) // nil when refused
-		return "token create", strings.TrimSpace(made.GetId() + " " + r.GetHost()), true
-	case *pb.RemoveTokenRequest:
-		return "token rm", r.GetId(), true
-	}
-	return "", "", false
 }
 
 // healthHandler answers /livez (the process runs), /readyz (the edge serves

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/trustcast/trustcast/internal/gossip"
+	"github.com/trustcast/trustcast/server/edge"
 	"github.com/trustcast/trustcast/server/registry"
 )
 
@@ -31,6 +32,12 @@ type InitConfig struct {
 	CALife, LeafLife, ControlLife time.Duration
 	// Adopt takes over a plain registry; the zero value makes a new one.
 	Adopt AdoptConfig
+	// EngineName is "embedded" (the default) or "docker", and counts for Config, too,
+	// where nothing else is said.
+	EngineName string
+	// Volume is Docker's volume for all data, for the docker engine, made if missing:
+	// DataDir becomes a link to where it is, unless it is that already.
+	Volume string
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -95,8 +102,22 @@ type Config struct {
 	// UTC. Default: always.
 	RotateWindow string
 
-	// Engine runs the registry behind the edge. Default: the embedded engine
-	// on DataDir.
+	// EngineName is "embedded" or "docker". Default: what Init was told.
+	EngineName string
+	// Volume is Docker's volume that holds DataDir; for the docker engine alone.
+	// Default: what Init was told.
+	Volume string
+	// Image of the docker engine's replicas. Default "registry:3".
+	Image string
+	// Network that the docker engine's replicas are in, for storage elsewhere.
+	// Default: none at all.
+	Network string
+	// Replicas is how many of them there shall be. Default 1.
+	Replicas int
+	// MinFree is below how many free bytes pushes get 507. Default 1 GiB;
+	// negative: they never do.
+	MinFree int64
+	// Engine replaces the one that is named: a registry of the caller's.
 	Engine registry.Engine
 	// Log takes transitions. Default: discard.
 	Log *slog.Logger
@@ -108,4 +129,15 @@ type Config struct {
 	Listen func(network, address string) (net.Listener, error)
 	// GossipTransport replaces UDP and TCP in tests.
 	GossipTransport gossip.Transport
+}
+
+// minFree is MinFree as the edge has it.
+func (cfg Config) minFree() uint64 {
+	switch {
+	case cfg.MinFree < 0:
+		return 0
+	case cfg.MinFree == 0:
+		return edge.DefaultMinFree
+	}
+	return uint64(cfg.MinFree)
 }

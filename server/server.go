@@ -65,7 +65,7 @@ type node struct {
 	authority *authority.Authority
 	users     *users.Users
 	edge      *edge.Edge
-	engine    registry.Engine
+	registry  *registry.Registry
 	gossip    *gossip.Member // nil when off
 
 	listen listeners
@@ -155,20 +155,16 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 	if n.identity, err = identity.Open(n.identityConfig(keys)); err != nil {
 		return nil, err
 	}
-	if n.engine = cfg.Engine; n.engine == nil {
-		if n.engine, err = registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: l.dir, Log: n.log}); err != nil {
-			return nil, err
-		}
-	}
-	replica, err := n.engine.Open(ctx, "")
-	if err != nil {
+	n.edge = edge.New(edge.Config{
+		Domain: n.names[0].Host,
+		Hash:   n.users.Hash, DummyHash: n.users.DummyHash,
+		Free: edge.FreeIn(l.dir), MinFree: cfg.minFree(),
+		Failed: func(string, error) { n.registry.Nudge() },
+		Log:    n.log, Registerer: n.metrics,
+	})
+	if err := n.openRegistry(ctx); err != nil {
 		return nil, err
 	}
-	n.edge = edge.New(edge.Config{
-		Engine: replica.Handler, Domain: n.names[0].Host,
-		Hash: n.users.Hash, DummyHash: n.users.DummyHash,
-		Log: n.log, Registerer: n.metrics,
-	})
 	if n.fleet, err = fleet.Open(fleet.Config{Records: n.store, GoneAfter: cfg.GoneAfter, Alive: n.gossipSees, Changed: n.nudge}); err != nil {
 		return nil, err
 	}
@@ -257,7 +253,7 @@ func (n *node) run(ctx context.Context) error {
 	agents, admin := n.agentServer(), n.adminServer()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.edge.Run(ctx, n.listen.registry) })
-	g.Go(func() error { return n.engine.Run(ctx, func() {}) })
+	g.Go(func() error { return n.registry.Run(ctx) })
 	g.Go(func() error { return n.authority.Run(ctx) })
 	g.Go(func() error { return n.identity.Run(ctx) })
 	g.Go(func() error { return n.announce(ctx) })

@@ -27,6 +27,10 @@ type site struct {
 	Domain  string   `json:"domain"`
 	Aliases []string `json:"aliases"`
 	Subject string   `json:"subject"`
+	// Engine and Volume as Init was told; empty in records of before there was a
+	// choice.
+	Engine string `json:"engine,omitempty"`
+	Volume string `json:"volume,omitempty"`
 	// Adopted is when a plain registry was taken over; zero: it was made anew.
 	Adopted time.Time `json:"adopted,omitzero"`
 }
@@ -78,18 +82,19 @@ type InitResult struct {
 	// User is the first user; Password is set when it was generated, and is
 	// kept nowhere else.
 	User, Password string
-	// DataDir is where the registry is.
-	DataDir string
 	// Adopted is what was taken over; nil: it is a new registry.
 	Adopted *AdoptResult
 }
 
 // Init makes a registry in a data directory, or takes a plain one over: registry CA,
-// control CA, and the first user. It checks everything before it changes anything, and refuses a
-// directory that holds a registry already: a CA is made once. An Init that was
-// cut off is repeated from its start, since the site record comes last.
+// control CA, and the first user. It checks everything before it changes anything,
+// and refuses a directory that holds a registry already: a CA is made once. An Init
+// that was cut off is repeated from its start, since the site record comes last.
 func Init(ctx context.Context, cfg InitConfig) (InitResult, error) {
-	s := site{Domain: cfg.Domain, Aliases: cfg.Aliases, Subject: cfg.Subject}
+	if err := cfg.adoptVolume(); err != nil {
+		return InitResult{}, err
+	}
+	s := site{Domain: cfg.Domain, Aliases: cfg.Aliases, Subject: cfg.Subject, Engine: cfg.EngineName, Volume: cfg.Volume}
 	names, err := s.names()
 	if err != nil {
 		return InitResult{}, err
@@ -102,6 +107,9 @@ func Init(ctx context.Context, cfg InitConfig) (InitResult, error) {
 	if err := checkFirstUser(cfg); err != nil {
 		return InitResult{}, err
 	}
+	if err := checkVolume(cfg.EngineName, cfg.Volume); err != nil {
+		return InitResult{}, err
+	}
 	var o *old
 	if cfg.Adopt.From != "" {
 		if o, err = cfg.adopt(ctx, names); err != nil {
@@ -110,6 +118,9 @@ func Init(ctx context.Context, cfg InitConfig) (InitResult, error) {
 	}
 	if Initialized(cfg.DataDir) {
 		return InitResult{}, alreadyError(cfg.DataDir)
+	}
+	if err := cfg.place(ctx, o, s.Domain); err != nil {
+		return InitResult{}, err
 	}
 	l := layout{cfg.DataDir}
 	if err := l.create(); err != nil {
@@ -181,7 +192,7 @@ func (l layout) fill(cfg InitConfig, s site, names []certs.Name, subject pkix.Na
 	if err != nil {
 		return InitResult{}, err
 	}
-	result := InitResult{Domain: s.Domain, FleetID: fleetID, Fingerprint: bundle.Fingerprint(), User: cfg.User, DataDir: l.dir}
+	result := InitResult{Domain: s.Domain, FleetID: fleetID, Fingerprint: bundle.Fingerprint(), User: cfg.User}
 	if o != nil {
 		if err := o.keep(l); err != nil {
 			return InitResult{}, err

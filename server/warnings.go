@@ -103,6 +103,7 @@ func (n *node) warnings(state authority.State, hosts []identity.Host) []string {
 	if len(n.users.Names()) == 0 {
 		out = append(out, "the registry has no users, every request gets 401: add one with `trustcast user add NAME`")
 	}
+	out = append(out, n.registryWarnings()...)
 	if n.cfg.GossipListen != off && n.gossip == nil {
 		out = append(out, "gossip is off because its port could not be opened: see the log, or give another --gossip-listen")
 	}

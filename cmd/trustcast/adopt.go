@@ -13,6 +13,7 @@ import (
 type adoptedJSON struct {
 	// Certificate and Issuer are empty, and NotAfter null, with a new CA.
 	Certificate  string       `json:"certificate"`
+	Dir          string       `json:"dir"`
 	Issuer       string       `json:"issuer"`
 	NotAfter     *time.Time   `json:"not_after"`
 	Repositories int          `json:"repositories"`
@@ -34,7 +35,7 @@ func newAdoptedJSON(r *server.AdoptResult) *adoptedJSON {
 		return nil
 	}
 	out := &adoptedJSON{
-		Certificate: r.Certificate, Issuer: r.Issuer, NotAfter: cli.Instant(r.Ends), Repositories: r.Repositories,
+		Dir: r.Dir, Certificate: r.Certificate, Issuer: r.Issuer, NotAfter: cli.Instant(r.Ends), Repositories: r.Repositories,
 		Users: append([]string{}, r.Users...), Passed: []passedJSON{},
 		Without: append([]string{}, r.Without...), Running: append([]string{}, r.Running...), PortAnswers: r.Answers,
 	}
@@ -50,7 +51,7 @@ func adoptedRows(r server.InitResult) []string {
 	if o == nil {
 		return nil
 	}
-	rows := []string{row("data", r.DataDir)}
+	rows := []string{row("data", o.Dir)}
 	if o.Certificate != "" {
 		rows = append(rows, row("certificate", o.Certificate+", until "+cli.Day(o.Ends)))
 	}

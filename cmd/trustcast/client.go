@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"path/filepath"
@@ -55,6 +56,34 @@ func ask[R any](ctx context.Context, a *app, call func(context.Context, pb.Admin
 	defer cancel()
 	r, err := call(ctx, client)
 	return r, said(err)
+}
+
+// stream makes a call whose answers go to each until the server has said all. It has
+// no limit of time: what takes long says each step.
+func stream[R any](ctx context.Context, a *app, call func(context.Context, pb.AdminServiceClient) (grpc.ServerStreamingClient[R], error), each func(*R) error) error {
+	client, closeConn, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeConn()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the call on the server too
+	answers, err := call(ctx, client)
+	if err != nil {
+		return said(err)
+	}
+	for {
+		answer, err := answers.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return said(err)
+		}
+		if err := each(answer); err != nil {
+			return err
+		}
+	}
 }
 
 // said puts what gRPC itself has to say into the operator's words; what the

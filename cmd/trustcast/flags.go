@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docker/go-units"
 	"github.com/spf13/pflag"
 )
 
@@ -99,3 +100,23 @@ func output(flags *pflag.FlagSet) *choice {
 }
 
 func (c *choice) json() bool { return c.value == "json" }
+
+// byteSize is a flag like 1GiB or 500MB; "0" turns off, which is negative here; zero
+// means that the server's default counts.
+type byteSize int64
+
+func (b *byteSize) String() string { return "" } // the help text names the default
+func (b *byteSize) Type() string   { return "size" }
+
+// Set takes a number of bytes with a unit.
+func (b *byteSize) Set(s string) error {
+	v, err := units.RAMInBytes(s)
+	if err != nil || v < 0 {
+		return fmt.Errorf("%q is no size; write it like 1GiB or 500MiB, or 0 to turn it off", s)
+	}
+	*b = byteSize(v)
+	if v == 0 {
+		*b = -1
+	}
+	return nil
+}

@@ -19,11 +19,16 @@ type initFlags struct {
 	passwordStdin         bool
 	caLife, leafLife      duration
 	controlLife           duration
+	engine                choice
+	volume                string
 	adopt                 string
-	newCA, inPlace        bool
+	newCA                 bool
 }
 
 func (f *initFlags) add(flags *pflag.FlagSet) {
+	f.engine = choice{allowed: []string{"embedded", "docker"}}
+	flags.Var(&f.engine, "engine", "what runs the registry behind the TLS front (default embedded; 'server' keeps to what 'init' was told)")
+	flags.StringVar(&f.volume, "volume", "", "Docker's `VOLUME` for all data; with --engine docker")
 	flags.StringVar(&f.domain, "domain", "", "`HOST[:PORT]` as it stands in image names; the port is 5000 by default")
 	flags.StringSliceVar(&f.aliases, "alias", nil, "a further `NAME` of the registry, HOST[:PORT]; may be repeated")
 	flags.StringVar(&f.subject, "subject", "", "subject of the registry CAs, like `C=DE,O=Example` (default O=trustcast)")
@@ -40,8 +45,8 @@ func (a *app) initCommand() *cobra.Command {
 		Short: "Create a registry, or adopt a plain one: its CA, its identity, its first user",
 		Long: "Create a registry in an empty data directory: its CA, its identity and its first user. Nothing runs afterwards; 'trustcast server' does that.\n\n" +
 			"The user's password is asked for on a terminal, read with --password-stdin, or generated and printed once.\n\n" +
-			"With --adopt the data of a plain registry:2 or registry:3 are taken over: images and users stay, and its certificate is served on until the first rotation, so that no host needs anything on the first day. A directory or volume becomes the data directory as it is; docker/registry/v2, certs/ (domain.crt, domain.key, ca.crt) and auth/htpasswd are looked for in it.",
-		Example: "  trustcast init --domain registry.example.com --user ci\n  trustcast init --domain registry.example.com:443 --alias registry --subject 'C=DE,O=Example' --user ci --password-stdin <password.txt\n  trustcast init --domain registry.example.com --adopt /srv/registry\n  trustcast init --domain registry.example.com --adopt volume:registry-data",
+			"With --adopt the data of a plain registry:2 or registry:3 are taken over: images and users stay, and its certificate is served on until the first rotation, so that no host needs anything on the first day. A directory or volume is taken over where it is, and --data-dir becomes a link to it unless it is that directory; docker/registry/v2, certs/ (domain.crt, domain.key, ca.crt) and auth/htpasswd are looked for in it.",
+		Example: "  trustcast init --domain registry.example.com --user ci\n  trustcast init --domain registry.example.com --user ci --engine docker --volume registry\n  trustcast init --domain registry.example.com:443 --alias registry --subject 'C=DE,O=Example' --user ci --password-stdin <password.txt\n  trustcast init --domain registry.example.com --adopt /srv/registry\n  trustcast init --domain registry.example.com --adopt volume:registry-data",
 		Args:    names(),
 	}
 	var f initFlags
@@ -51,14 +56,12 @@ func (a *app) initCommand() *cobra.Command {
 	fromCommandLine(c.Flags(), "adopt", "new-ca")
 	out := output(c.Flags())
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		f.inPlace = f.adopt != "" && !c.Flags().Changed("data-dir")
 		result, err := a.create(c.Context(), f)
 		if err != nil {
 			return err
 		}
-		a.dataDir = result.DataDir
 		if out.json() {
-			return cli.JSON(a.stdout, initJSON{result.Domain, result.FleetID, string(result.Fingerprint), result.User, result.Password, result.DataDir, newAdoptedJSON(result.Adopted)})
+			return cli.JSON(a.stdout, initJSON{result.Domain, result.FleetID, string(result.Fingerprint), result.User, result.Password, newAdoptedJSON(result.Adopted)})
 		}
 		if err := a.printCreated(result); err != nil {
 			return err
@@ -80,7 +83,6 @@ type initJSON struct {
 	User        string `json:"user"`
 	// Password is the generated one, else empty.
 	Password string `json:"password"`
-	DataDir  string `json:"data_dir"`
 	// Adopted is null for a new registry.
 	Adopted *adoptedJSON `json:"adopted"`
 }
@@ -107,7 +109,8 @@ func (a *app) create(ctx context.Context, f initFlags) (server.InitResult, error
 	return server.Init(ctx, server.InitConfig{
 		DataDir: a.dataDir, Domain: f.domain, Aliases: f.aliases, Subject: f.subject, User: f.user, Password: password,
 		CALife: time.Duration(f.caLife), LeafLife: time.Duration(f.leafLife), ControlLife: time.Duration(f.controlLife),
-		Adopt: server.AdoptConfig{From: f.adopt, InPlace: f.inPlace, NewCA: f.newCA, Volume: server.DockerVolume, Mounted: server.DockerMounted},
+		EngineName: f.engine.value, Volume: f.volume,
+		Adopt: server.AdoptConfig{From: f.adopt, NewCA: f.newCA},
 	})
 }
 

@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/trustcast/trustcast/internal/cli"
 	"github.com/trustcast/trustcast/server"
 )
 
@@ -16,7 +15,10 @@ import (
 type serverFlags struct {
 	initFlags
 	init                                    bool
-	engine, logFormat                       choice
+	logFormat                               choice
+	image, network                          string
+	replicas                                int
+	minFree                                 byteSize
 	registry, grpc, gossip, http, advertise string
 	tick, goneAfter, deadline, identityLife duration
 	serverIdentityLife                      duration
@@ -24,10 +26,13 @@ type serverFlags struct {
 }
 
 func (f *serverFlags) add(flags *pflag.FlagSet) {
-	f.engine, f.logFormat = newChoice("embedded", "docker"), newChoice("text", "json")
+	f.logFormat = newChoice("text", "json")
 	f.initFlags.add(flags)
 	flags.BoolVar(&f.init, "init", false, "create the registry first, as 'trustcast init' does, unless it is there already")
-	flags.Var(&f.engine, "engine", "what runs the registry behind the TLS front")
+	flags.StringVar(&f.image, "registry-image", "", "`IMAGE` of the registry's containers (default registry:3); with --engine docker")
+	flags.StringVar(&f.network, "registry-network", "", "Docker's `NETWORK` for the registry's containers, when their configuration needs one (default none at all); with --engine docker")
+	flags.IntVar(&f.replicas, "replicas", 1, "how many containers share the registry's work; with --engine docker")
+	flags.Var(&f.minFree, "min-free", "pushes get 507 when less is free on the disk; pulls and rotations go on (default 1GiB)")
 	flags.StringVar(&f.registry, "listen", "", "`HOST:PORT` of the registry (default all addresses, port of the domain)")
 	flags.StringVar(&f.grpc, "grpc-listen", "", "`HOST:PORT` for agents (default :7443)")
 	flags.StringVar(&f.gossip, "gossip-listen", "", "`HOST:PORT` for gossip, TCP and UDP, or off (default :7947)")
@@ -54,9 +59,6 @@ func (a *app) server() *cobra.Command {
 	var f serverFlags
 	f.add(c.Flags())
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if f.engine.value == "docker" {
-			return cli.Errorf(cli.Usage, "the docker engine is not in this version; use --engine embedded (the default): the same registry inside this process, on the same data")
-		}
 		if f.init {
 			if err := a.createOnce(c.Context(), f.initFlags); err != nil {
 				return err
@@ -88,8 +90,9 @@ func (f *serverFlags) config(a *app) server.Config {
 		CALife: time.Duration(f.caLife), LeafLife: time.Duration(f.leafLife), IdentityLife: time.Duration(f.identityLife),
 		ControlLife: time.Duration(f.controlLife), ServerIdentityLife: time.Duration(f.serverIdentityLife),
 		RotateWindow: f.rotateWindow,
-		Log:          a.logger(f.logFormat.value),
-		Version:      version,
+		EngineName:   f.engine.value, Volume: f.volume, Image: f.image, Network: f.network, Replicas: f.replicas, MinFree: int64(f.minFree),
+		Log:     a.logger(f.logFormat.value),
+		Version: version,
 	}
 }
 

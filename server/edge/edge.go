@@ -1,9 +1,10 @@
 // Package edge is the TLS front of the registry: it serves hot certificates,
-// signs users in, sets limits, counts, and hands the request to the engine.
+// signs users in, sets limits, counts, and hands the request to one of the
+// engine's endpoints.
 //
 // It keeps no record of its own: what it serves comes by Publish, who may sign
-// in by Config.Hash at every request. Nothing in flight is cut by a new
-// certificate or a changed user; a request ends by itself, with its client, or
+// in by Config.Hash at every request, who answers by Serve and Gate. Nothing in
+// flight is cut by a new certificate, a changed user or another endpoint; a request ends by itself, with its client, or
 // when a stop has waited Config.Drain for it. Nothing runs before Run, and
 // nothing is left when Run has returned.
 package edge
@@ -23,11 +24,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Config introduces the edge to the rest of the server. Engine, Domain, Hash and
-// DummyHash are needed; the zero value of every other field works.
+// Config introduces the edge to the rest of the server. Domain, Hash and DummyHash
+// are needed; the zero value of every other field works.
 type Config struct {
-	// Engine answers what is signed in.
-	Engine http.Handler
 	// Domain is the host name, without port, whose certificate is served to a
 	// client that asks for no name or for an unknown one.
 	Domain string
@@ -46,6 +45,27 @@ type Config struct {
 	// them. Default 30 s: most blobs are through, and service managers wait
 	// longer than that before they kill.
 	Drain time.Duration
+
+	// HoldLimit is how long a request waits for the gate and for an endpoint
+	// before it gets 503. Default 30 s: clients wait longer than that, and an
+	// engine restarts in less.
+	HoldLimit time.Duration
+	// HealthEvery is how often an endpoint behind a socket is asked whether it is
+	// well; a failing one is asked ten times as often. Default 5 s.
+	HealthEvery time.Duration
+	// Failed, if set, is called when an endpoint was taken out because it failed.
+	// It must return at once.
+	Failed func(id string, err error)
+
+	// Free returns how many bytes are free where the engine keeps its data; it is
+	// asked once a second at most. Default: nobody knows, and MinFree is not
+	// looked at. FreeIn makes one.
+	Free func() (uint64, error)
+	// MinFree is below how many free bytes requests that add data get 507; reads
+	// and deletions go on. Bodies in flight are cut below a quarter of it, so that
+	// the server's records keep a reserve. 0 takes everything; DefaultMinFree
+	// suits most.
+	MinFree uint64
 }
 
 const defaultDrain = 30 * time.Second
@@ -56,12 +76,17 @@ type Edge struct {
 	signIn  *signIn
 	metrics *metrics
 	clients clients
+	gate    gate
+	balance balance
+	space   space
+	// stopping is closed when Run ends, so that nobody waits for what comes no more.
+	stopping chan struct{}
 
 	publishing sync.Mutex                // one Publish at a time
 	certs      atomic.Pointer[published] // nil before the first
 }
 
-// New returns an edge that serves nobody yet: see Publish and Run.
+// New returns an edge that serves nobody yet: see Publish, Serve and Run.
 func New(cfg Config) *Edge {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -69,18 +94,38 @@ func New(cfg Config) *Edge {
 	if cfg.Drain == 0 {
 		cfg.Drain = defaultDrain
 	}
-	return &Edge{
-		cfg:     cfg,
-		signIn:  newSignIn(cfg.Hash, cfg.DummyHash),
-		metrics: newMetrics(cfg.Registerer, cfg.Log),
-		clients: newClients(),
+	if cfg.HoldLimit == 0 {
+		cfg.HoldLimit = defaultHoldLimit
 	}
+	if cfg.HealthEvery == 0 {
+		cfg.HealthEvery = defaultHealthEvery
+	}
+	e := &Edge{
+		cfg:      cfg,
+		signIn:   newSignIn(cfg.Hash, cfg.DummyHash),
+		clients:  newClients(),
+		gate:     newGate(),
+		balance:  newBalance(),
+		space:    space{free: cfg.Free, minimum: cfg.MinFree, log: cfg.Log},
+		stopping: make(chan struct{}),
+	}
+	e.metrics = newMetrics(e)
+	return e
 }
 
 // Run serves on lis until ctx ends, then takes no more connections, waits up to
-// Config.Drain for the requests in flight, cuts the rest and returns nil. It
-// closes lis. Handshakes fail until Publish has succeeded once.
+// Config.Drain for the requests in flight, cuts the rest and returns nil; what
+// waits behind the gate or for an endpoint is refused then. It closes lis, and can
+// be called once. Handshakes fail until Publish has succeeded once.
 func (e *Edge) Run(ctx context.Context, lis net.Listener) error {
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	var watch sync.WaitGroup
+	watch.Go(func() { e.watch(watching) })
+	defer func() {
+		unwatch()
+		watch.Wait()
+		e.rest()
+	}()
 	var connections sync.WaitGroup
 	srv := e.server(&connections)
 	var ended error
@@ -93,7 +138,8 @@ func (e *Edge) Run(ctx context.Context, lis net.Listener) error {
 	case <-served:
 	case <-ctx.Done():
 	}
-	e.drain(context.WithoutCancel(ctx), srv)
+	close(e.stopping)
+	e.shutdown(context.WithoutCancel(ctx), srv)
 	<-served
 	connections.Wait()
 	if !errors.Is(ended, http.ErrServerClosed) {
@@ -130,8 +176,8 @@ func (e *Edge) server(connections *sync.WaitGroup) *http.Server {
 	}
 }
 
-// drain lets requests in flight end, and cuts those that take longer.
-func (e *Edge) drain(ctx context.Context, srv *http.Server) {
+// shutdown lets requests in flight end, and cuts those that take longer.
+func (e *Edge) shutdown(ctx context.Context, srv *http.Server) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.Drain)
 	defer cancel()
 	if err := srv.Shutdown(ctx); err == nil {

@@ -167,11 +167,12 @@ func newSimulated(t testing.TB, engine http.HandlerFunc) *front {
 func run(t testing.TB, lis net.Listener, dial func(context.Context) (net.Conn, error), engine http.HandlerFunc, change ...func(*Config)) *front {
 	t.Helper()
 	f := &front{ca: newCA(t, 1), people: newPeople(t, map[string]string{"ann": "secret"}), lis: lis, dial: dial, ended: make(chan struct{})}
-	cfg := Config{Engine: engine, Domain: domain, Hash: f.people.hash, DummyHash: func() []byte { return f.people.dummy }}
+	cfg := Config{Domain: domain, Hash: f.people.hash, DummyHash: func() []byte { return f.people.dummy }}
 	for _, c := range change {
 		c(&cfg)
 	}
 	f.Edge = New(cfg)
+	f.Serve([]Endpoint{{ID: "embedded-1", Handler: engine}})
 	must(t, f.Publish(pairs(t, f.ca), nil))
 	ctx, stop := context.WithCancel(t.Context())
 	f.stop = stop

@@ -37,6 +37,10 @@ type response struct {
 	control *http.ResponseController
 	limit   limit
 	status  int // 0 until the header is written
+	// body is the request's when it can be cut for want of space: then that is the
+	// answer, and not what the endpoint makes of its half.
+	body    *bounded
+	instead bool // it was given, and the endpoint's is dropped
 }
 
 func newResponse(w http.ResponseWriter) *response {
@@ -46,6 +50,17 @@ func newResponse(w http.ResponseWriter) *response {
 
 // WriteHeader keeps the status for the metrics.
 func (w *response) WriteHeader(status int) {
+	if w.instead {
+		return
+	}
+	if w.status == 0 && w.body != nil {
+		if why := w.body.cut.Load(); why != nil {
+			w.instead, w.status = true, why.status
+			w.limit.moveOn()
+			why.send(w.ResponseWriter)
+			return
+		}
+	}
 	if w.status == 0 && status >= http.StatusOK { // 1xx are no answers yet
 		w.status = status
 	}
@@ -56,7 +71,10 @@ func (w *response) WriteHeader(status int) {
 // Write gives the client its time for p.
 func (w *response) Write(p []byte) (int, error) {
 	if w.status == 0 {
-		w.status = http.StatusOK
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.instead {
+		return len(p), nil
 	}
 	w.limit.moveOn()
 	return w.ResponseWriter.Write(p)

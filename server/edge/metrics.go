@@ -2,7 +2,6 @@ package edge
 
 import (
 	"errors"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -28,10 +27,13 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	signIns  *prometheus.CounterVec
 	refusals prometheus.Counter
+	refused  *prometheus.CounterVec
+	retries  prometheus.Counter
 	inFlight atomic.Int64
+	held     atomic.Int64
 }
 
-func newMetrics(reg prometheus.Registerer, log *slog.Logger) *metrics {
+func newMetrics(e *Edge) *metrics {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trustcast_edge_requests_total",
@@ -45,19 +47,84 @@ func newMetrics(reg prometheus.Registerer, log *slog.Logger) *metrics {
 			Name: "trustcast_edge_certificate_refusals_total",
 			Help: "Handshakes that clients ended because they do not trust the certificate.",
 		}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "trustcast_edge_refused_total",
+			Help: "Requests of signed-in users that the edge refused: " + strings.Join(reasons, ", ") + ".",
+		}, []string{"reason"}),
+		retries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "trustcast_edge_retries_total",
+			Help: "Requests sent again because an endpoint failed before it answered.",
+		}),
 	}
-	if reg == nil {
-		return m
+	if e.cfg.Registerer != nil {
+		m.register(e)
 	}
+	return m
+}
+
+func (m *metrics) register(e *Edge) {
+	reg := e.cfg.Registerer
 	inFlight := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "trustcast_edge_requests_in_flight",
 		Help: "Requests being answered now.",
 	}, func() float64 { return float64(m.inFlight.Load()) })
-	err := errors.Join(reg.Register(m.requests), reg.Register(m.signIns), reg.Register(m.refusals), reg.Register(inFlight))
-	if err != nil {
-		log.Error("some metrics of the edge are not exported", "err", err)
+	held := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "trustcast_edge_requests_held",
+		Help: "Requests that wait behind the gate or for an endpoint.",
+	}, func() float64 { return float64(m.held.Load()) })
+	all := []prometheus.Collector{m.requests, m.signIns, m.refusals, m.refused, m.retries, inFlight, held, endpointMetrics{e}}
+	if e.cfg.Free != nil {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "trustcast_edge_free_bytes",
+			Help: "Bytes free for the registry's data; NaN when that cannot be known.",
+		}, e.space.gauge))
 	}
-	return m
+	var errs []error
+	for _, c := range all {
+		errs = append(errs, reg.Register(c))
+	}
+	if err := errors.Join(errs...); err != nil {
+		e.cfg.Log.Error("some metrics of the edge are not exported", "err", err)
+	}
+}
+
+// endpointMetrics are those of the endpoints that there are now: the names of
+// earlier ones do not pile up.
+type endpointMetrics struct{ edge *Edge }
+
+var (
+	endpointInFlight = prometheus.NewDesc("trustcast_edge_endpoint_requests_in_flight", "Requests being answered now, by endpoint.", []string{"endpoint"}, nil)
+	endpointFailing  = prometheus.NewDesc("trustcast_edge_endpoint_failing", "1 while an endpoint fails and gets no requests.", []string{"endpoint"}, nil)
+	endpointFailures = prometheus.NewDesc("trustcast_edge_endpoint_failures_total", "How often an endpoint was taken out because it failed.", []string{"endpoint"}, nil)
+)
+
+// Describe names them.
+func (endpointMetrics) Describe(to chan<- *prometheus.Desc) {
+	to <- endpointInFlight
+	to <- endpointFailing
+	to <- endpointFailures
+}
+
+// Collect reads them; an endpoint that is served again while its last requests
+// end is counted once.
+func (m endpointMetrics) Collect(to chan<- prometheus.Metric) {
+	sum := map[string]EndpointLoad{}
+	for _, l := range m.edge.Load() {
+		s := sum[l.ID]
+		s.InFlight += l.InFlight
+		s.Failures += l.Failures
+		s.Problem += l.Problem
+		sum[l.ID] = s
+	}
+	for id, l := range sum {
+		failing := 0.0
+		if l.Problem != "" {
+			failing = 1
+		}
+		to <- prometheus.MustNewConstMetric(endpointInFlight, prometheus.GaugeValue, float64(l.InFlight), id)
+		to <- prometheus.MustNewConstMetric(endpointFailing, prometheus.GaugeValue, failing, id)
+		to <- prometheus.MustNewConstMetric(endpointFailures, prometheus.CounterValue, float64(l.Failures), id)
+	}
 }
 
 func (m *metrics) answered(r *http.Request, code int) {

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// ServeHTTP answers one request: count, limit, sign in, forward.
+// ServeHTTP answers one request: count, limit, sign in, have an endpoint answer.
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := newResponse(w)
 	e.metrics.inFlight.Add(1)
@@ -21,6 +21,10 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Body != nil && r.Body != http.NoBody {
 		limited := *r // the server keeps the original
 		limited.Body = newBody(r.Body, out.control)
+		if adds(r) && e.space.minimum > 0 {
+			out.body = &bounded{ReadCloser: limited.Body, space: &e.space}
+			limited.Body = out.body
+		}
 		r = &limited
 	}
 	if r.URL.Path != "/v2" && !strings.HasPrefix(r.URL.Path, "/v2/") {
@@ -30,7 +34,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !e.admit(out, r) {
 		return
 	}
-	e.cfg.Engine.ServeHTTP(out, forward(r))
+	e.answer(out, forward(r))
 	e.clients.answered(r.RemoteAddr, out.code())
 	out.limit.moveOn() // what net/http still holds back goes out now
 }
@@ -90,6 +94,7 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 	}
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Del("Content-Length") // of another answer that was not given
 	w.WriteHeader(status)
 	// A client that went away cannot be told.
 	_ = json.NewEncoder(w).Encode(map[string][]oneError{"errors": {{Code: code, Message: message}}})
@@ -116,6 +121,9 @@ func forward(r *http.Request) *http.Request {
 	out.Header = header
 	return &out
 }
+
+// forwarded are the headers that forward makes.
+var forwarded = [...]string{"X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-For"}
 
 // isOurs says whether only the edge may set this header (in canonical form).
 func isOurs(name string) bool {

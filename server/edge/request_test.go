@@ -150,10 +150,27 @@ func TestMetrics(t *testing.T) {
 	get(t, client, "/v2/a/blobs/sha256:2", "ann", "secret")
 	get(t, client, "/v2/a/manifests/missing", "ann", "secret")
 	do(t, client, request(t, "BREW", "/v2/a/b", "ann", "wrong", nil))
+	f.Gate(Closed)
+	get(t, client, "/v2/", "ann", "secret")
 	must(t, testutil.GatherAndCompare(reg, strings.NewReader(`
 # HELP trustcast_edge_certificate_refusals_total Handshakes that clients ended because they do not trust the certificate.
 # TYPE trustcast_edge_certificate_refusals_total counter
 trustcast_edge_certificate_refusals_total 0
+# HELP trustcast_edge_endpoint_failing 1 while an endpoint fails and gets no requests.
+# TYPE trustcast_edge_endpoint_failing gauge
+trustcast_edge_endpoint_failing{endpoint="embedded-1"} 0
+# HELP trustcast_edge_endpoint_failures_total How often an endpoint was taken out because it failed.
+# TYPE trustcast_edge_endpoint_failures_total counter
+trustcast_edge_endpoint_failures_total{endpoint="embedded-1"} 0
+# HELP trustcast_edge_endpoint_requests_in_flight Requests being answered now, by endpoint.
+# TYPE trustcast_edge_endpoint_requests_in_flight gauge
+trustcast_edge_endpoint_requests_in_flight{endpoint="embedded-1"} 0
+# HELP trustcast_edge_refused_total Requests of signed-in users that the edge refused: paused, collecting, stopped, unanswered, crowded, stopping, left, broken, space.
+# TYPE trustcast_edge_refused_total counter
+trustcast_edge_refused_total{reason="stopped"} 1
+# HELP trustcast_edge_requests_held Requests that wait behind the gate or for an endpoint.
+# TYPE trustcast_edge_requests_held gauge
+trustcast_edge_requests_held 0
 # HELP trustcast_edge_requests_in_flight Requests being answered now.
 # TYPE trustcast_edge_requests_in_flight gauge
 trustcast_edge_requests_in_flight 0
@@ -164,12 +181,16 @@ trustcast_edge_requests_total{code="200",method="GET",route="blob"} 2
 trustcast_edge_requests_total{code="401",method="GET",route="base"} 1
 trustcast_edge_requests_total{code="401",method="other",route="other"} 1
 trustcast_edge_requests_total{code="404",method="GET",route="manifest"} 1
+trustcast_edge_requests_total{code="503",method="GET",route="base"} 1
+# HELP trustcast_edge_retries_total Requests sent again because an endpoint failed before it answered.
+# TYPE trustcast_edge_retries_total counter
+trustcast_edge_retries_total 0
 # HELP trustcast_edge_sign_ins_total Sign-ins: remembered (no bcrypt), accepted, refused, anonymous.
 # TYPE trustcast_edge_sign_ins_total counter
 trustcast_edge_sign_ins_total{result="accepted"} 1
 trustcast_edge_sign_ins_total{result="anonymous"} 1
 trustcast_edge_sign_ins_total{result="refused"} 1
-trustcast_edge_sign_ins_total{result="remembered"} 3
+trustcast_edge_sign_ins_total{result="remembered"} 4
 `)))
 }
 
@@ -210,7 +231,8 @@ func (d discard) WriteHeader(int)             {}
 // who is signed in, but for TLS.
 func BenchmarkRequestRemembered(b *testing.B) {
 	p := newPeople(b, map[string]string{"ann": "secret"})
-	e := New(Config{Engine: http.HandlerFunc(ok), Domain: domain, Hash: p.hash, DummyHash: func() []byte { return p.dummy }})
+	e := New(Config{Domain: domain, Hash: p.hash, DummyHash: func() []byte { return p.dummy }})
+	e.Serve([]Endpoint{{ID: "embedded-1", Handler: http.HandlerFunc(ok)}})
 	req := request(b, http.MethodGet, "/v2/a/manifests/latest", "ann", "secret", nil)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -14,27 +14,11 @@ import (
 
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/handlers"
-	"github.com/distribution/distribution/v3/registry/storage"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
-	"github.com/distribution/distribution/v3/registry/storage/driver/factory"
-	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // the storage driver
 )
 
-const (
-	storageDriver = "filesystem"
-	// repositories is where distribution keeps them under the root.
-	repositories = "/docker/registry/v2/repositories"
-
-	// pageSize of catalogs and tag lists, distribution's own default.
-	pageSize = 1000
-
-	// purgeAge is how old an upload is when it is taken for abandoned, and
-	// purgeEvery is how often such are removed: distribution's own defaults.
-	purgeAge   = 7 * 24 * time.Hour
-	purgeEvery = 24 * time.Hour
-	// purgeFirst lets a start be over before the disk is walked.
-	purgeFirst = 30 * time.Minute
-)
+// pageSize of catalogs and tag lists, distribution's own default.
+const pageSize = 1000
 
 // EmbeddedConfig is for NewEmbedded. Root is needed.
 type EmbeddedConfig struct {
@@ -84,8 +68,8 @@ func NewEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	}
 	e := &Embedded{cfg: cfg, said: &recentLines{}, opened: map[string]*handlers.App{}}
 	steerLogs(slog.New(slog.NewMultiHandler(cfg.Log.Handler(), slog.NewTextHandler(e.said, nil))))
-	if e.driver, err = factory.Create(context.WithoutCancel(ctx), storageDriver, configuration.Parameters{"rootdirectory": cfg.Root}); err != nil {
-		return nil, fmt.Errorf("open the registry's data in %s: %w", cfg.Root, err)
+	if e.driver, err = FilesIn(cfg.Root)(ctx); err != nil {
+		return nil, err
 	}
 	e.ready, err = e.newApp(ctx)
 	return e, err
@@ -185,32 +169,11 @@ func newApp(ctx context.Context, c *configuration.Configuration) (app *handlers.
 	return handlers.NewApp(ctx, c), nil
 }
 
-// Run removes abandoned uploads from time to time until ctx ends.
+// Run waits: a registry in this process needs no looking after.
 func (e *Embedded) Run(ctx context.Context, _ func()) error {
-	timer := time.NewTimer(purgeFirst)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
-		}
-		e.purge(ctx)
-		timer.Reset(purgeEvery)
-	}
+	<-ctx.Done()
+	return nil
 }
 
-// purge removes uploads that began long ago. What it cannot remove is tried
-// again the next time.
-func (e *Embedded) purge(ctx context.Context) {
-	if _, err := e.driver.Stat(ctx, repositories); errors.As(err, &driver.PathNotFoundError{}) {
-		return // nothing was pushed yet
-	}
-	removed, errs := storage.PurgeUploads(ctx, e.driver, time.Now().Add(-purgeAge), true)
-	if len(removed) > 0 {
-		e.cfg.Log.Info("abandoned uploads removed", "uploads", len(removed))
-	}
-	if err := errors.Join(errs...); err != nil && ctx.Err() == nil {
-		e.cfg.Log.Warn("abandoned uploads stay", "err", err)
-	}
-}
+// Driver returns the storage that holds the images.
+func (e *Embedded) Driver(context.Context) (driver.StorageDriver, error) { return e.driver, nil }

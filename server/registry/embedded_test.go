@@ -2,8 +2,6 @@ package registry
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -13,8 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -190,57 +186,4 @@ func TestLogs(t *testing.T) {
 	if got := lines.String(); !strings.Contains(got, "level=ERROR") || !strings.Contains(got, "engine=embedded") || !strings.Contains(got, "/v2/app/blobs/uploads/") {
 		t.Errorf("logged %q", got)
 	}
-}
-
-// uploads counts those on the disk.
-func uploads(t *testing.T, root string) int {
-	t.Helper()
-	found, err := filepath.Glob(filepath.Join(root, "docker/registry/v2/repositories/*/_uploads/*"))
-	must(t, err)
-	return len(found)
-}
-
-func TestAbandonedUploadsArePurged(t *testing.T) {
-	root := t.TempDir()
-	var lines bytes.Buffer
-	e := newEmbedded(t, EmbeddedConfig{Root: root, Log: slog.New(slog.NewTextHandler(&lines, nil))})
-	e.purge(t.Context()) // nothing was pushed yet
-	old := upload(t, e)
-	startedAt, err := filepath.Glob(filepath.Join(root, "docker/registry/v2/repositories/app/_uploads/*/startedat"))
-	must(t, err)
-	must(t, os.WriteFile(startedAt[0], []byte(time.Now().Add(-2*purgeAge).Format(time.RFC3339)), 0o600))
-	upload(t, e)
-	e.purge(t.Context())
-	if n := uploads(t, root); n != 1 {
-		t.Errorf("%d uploads are left, want the young one", n)
-	}
-	if resp := answer(t, e, http.MethodPatch, old.RequestURI(), strings.NewReader("part")); resp.StatusCode != http.StatusNotFound {
-		t.Errorf("an abandoned upload went on: %s", resp.Status)
-	}
-	if got := lines.String(); strings.Count(got, "abandoned") != 1 || !strings.Contains(got, "uploads=1") || strings.Contains(got, "level=ERROR") {
-		t.Errorf("logged %q", got)
-	}
-}
-
-func TestRunPurgesAndEnds(t *testing.T) {
-	root := t.TempDir()
-	e := newEmbedded(t, EmbeddedConfig{Root: root}) // outside of the bubble, for the goroutine that stays
-	upload(t, e)
-	synctest.Test(t, func(t *testing.T) {
-		startedAt, err := filepath.Glob(filepath.Join(root, "docker/registry/v2/repositories/app/_uploads/*/startedat"))
-		must(t, err)
-		must(t, os.WriteFile(startedAt[0], []byte(time.Now().Format(time.RFC3339)), 0o600))
-		ctx, stop := context.WithTimeout(t.Context(), purgeAge-purgeEvery)
-		defer stop()
-		must(t, e.Run(ctx, func() {}))
-		if n := uploads(t, root); n != 1 || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			t.Errorf("%d uploads after %v", n, purgeAge-purgeEvery)
-		}
-		ctx, stop = context.WithTimeout(t.Context(), 2*purgeEvery)
-		defer stop()
-		must(t, e.Run(ctx, func() {}))
-		if n := uploads(t, root); n != 0 {
-			t.Errorf("%d uploads after %v", n, purgeAge+purgeEvery)
-		}
-	})
 }

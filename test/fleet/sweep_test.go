@@ -19,6 +19,9 @@ import (
 // sweep removes everything that run n made; it is safe to repeat.
 func sweep(n int) error {
 	err := killMarked(n)
+	for _, v := range volumes(n) {
+		err = errors.Join(err, removeVolume(v))
+	}
 	for _, ns := range namespaces(n) {
 		_, e := command("ip", "netns", "del", ns)
 		err = errors.Join(err, e)
@@ -51,7 +54,7 @@ func leftovers(n int) []string {
 		left = append(left, fmt.Sprintf("process %d (%s)", pid, bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '})))
 	}
 	for kind, names := range map[string][]string{
-		"namespace": namespaces(n), "link": links(n), "iptables rule": rules(n), "mount": mounts(n),
+		"namespace": namespaces(n), "link": links(n), "iptables rule": rules(n), "mount": mounts(n), "volume": volumes(n),
 	} {
 		for _, name := range names {
 			left = append(left, kind+" "+name)
@@ -61,6 +64,33 @@ func leftovers(n int) []string {
 		left = append(left, "directory "+runDir(n))
 	}
 	return left
+}
+
+// volumes lists tcf<n> and tcf<n>-<name> of the machine's own engine, on which a
+// server of the fleet runs its registry.
+func volumes(n int) []string {
+	out, err := command("docker", "volume", "ls", "--quiet")
+	if err != nil {
+		return nil // the fleet needs an engine, but not this one
+	}
+	return slices.DeleteFunc(strings.Fields(out), func(v string) bool {
+		return v != runName(n) && !strings.HasPrefix(v, runName(n)+"-")
+	})
+}
+
+// removeVolume removes a volume and the containers that use it.
+func removeVolume(name string) error {
+	out, err := command("docker", "ps", "--all", "--quiet", "--filter", "volume="+name)
+	if err != nil {
+		return err
+	}
+	for _, id := range strings.Fields(out) {
+		if _, e := command("docker", "rm", "--force", id); e != nil && !strings.Contains(e.Error(), "No such container") {
+			err = errors.Join(err, e)
+		}
+	}
+	_, e := command("docker", "volume", "rm", name)
+	return errors.Join(err, e)
 }
 
 // killMarked ends the processes of run n. They are listed again until there

@@ -2813,7 +2813,9 @@ type CollectGarbageRequest struct {
 	// Say what would be freed, remove nothing.
 	DryRun bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// Remove manifests without a tag, too.
-	Untagged      bool `protobuf:"varint,2,opt,name=untagged,proto3" json:"untagged,omitempty"`
+	Untagged bool `protobuf:"varint,2,opt,name=untagged,proto3" json:"untagged,omitempty"`
+	// What is younger stays; unset: one hour; zero: nothing is too young.
+	MinAge        *durationpb.Duration `protobuf:"bytes,3,opt,name=min_age,json=minAge,proto3" json:"min_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2860,6 +2862,13 @@ func (x *CollectGarbageRequest) GetUntagged() bool {
 		return x.Untagged
 	}
 	return false
+}
+
+func (x *CollectGarbageRequest) GetMinAge() *durationpb.Duration {
+	if x != nil {
+		return x.MinAge
+	}
+	return nil
 }
 
 type CollectGarbageResponse struct {
@@ -3590,10 +3599,11 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\x04verb\x18\x01 \x01(\tR\x04verb\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\",\n" +
 	"\x16ChangeRegistryResponse\x12\x12\n" +
-	"\x04step\x18\x01 \x01(\tR\x04step\"L\n" +
+	"\x04step\x18\x01 \x01(\tR\x04step\"\x80\x01\n" +
 	"\x15CollectGarbageRequest\x12\x17\n" +
 	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12\x1a\n" +
-	"\buntagged\x18\x02 \x01(\bR\buntagged\"\x8e\x01\n" +
+	"\buntagged\x18\x02 \x01(\bR\buntagged\x122\n" +
+	"\amin_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06minAge\"\x8e\x01\n" +
 	"\x16CollectGarbageResponse\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x12\x14\n" +
 	"\x05blobs\x18\x02 \x01(\x04R\x05blobs\x12\x1c\n" +
@@ -3757,54 +3767,55 @@ var file_trustcast_v1_admin_proto_depIdxs = []int32{
 	55, // 31: trustcast.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
 	41, // 32: trustcast.v1.GetRegistryResponse.replicas:type_name -> trustcast.v1.Replica
 	55, // 33: trustcast.v1.Replica.started:type_name -> google.protobuf.Timestamp
-	52, // 34: trustcast.v1.ShowConfigResponse.settings:type_name -> trustcast.v1.Setting
-	0,  // 35: trustcast.v1.AdminService.GetStatus:input_type -> trustcast.v1.GetStatusRequest
-	2,  // 36: trustcast.v1.AdminService.WatchStatus:input_type -> trustcast.v1.WatchStatusRequest
-	11, // 37: trustcast.v1.AdminService.AddUser:input_type -> trustcast.v1.AddUserRequest
-	13, // 38: trustcast.v1.AdminService.RemoveUser:input_type -> trustcast.v1.RemoveUserRequest
-	15, // 39: trustcast.v1.AdminService.ListUsers:input_type -> trustcast.v1.ListUsersRequest
-	17, // 40: trustcast.v1.AdminService.ShowCA:input_type -> trustcast.v1.ShowCARequest
-	21, // 41: trustcast.v1.AdminService.RotateCA:input_type -> trustcast.v1.RotateCARequest
-	23, // 42: trustcast.v1.AdminService.PlanRotation:input_type -> trustcast.v1.PlanRotationRequest
-	26, // 43: trustcast.v1.AdminService.RollbackCA:input_type -> trustcast.v1.RollbackCARequest
-	28, // 44: trustcast.v1.AdminService.RemoveHost:input_type -> trustcast.v1.RemoveHostRequest
-	30, // 45: trustcast.v1.AdminService.CreateToken:input_type -> trustcast.v1.CreateTokenRequest
-	32, // 46: trustcast.v1.AdminService.ListTokens:input_type -> trustcast.v1.ListTokensRequest
-	35, // 47: trustcast.v1.AdminService.RemoveToken:input_type -> trustcast.v1.RemoveTokenRequest
-	37, // 48: trustcast.v1.AdminService.RollGossipKey:input_type -> trustcast.v1.RollGossipKeyRequest
-	39, // 49: trustcast.v1.AdminService.GetRegistry:input_type -> trustcast.v1.GetRegistryRequest
-	42, // 50: trustcast.v1.AdminService.ChangeRegistry:input_type -> trustcast.v1.ChangeRegistryRequest
-	44, // 51: trustcast.v1.AdminService.CollectGarbage:input_type -> trustcast.v1.CollectGarbageRequest
-	46, // 52: trustcast.v1.AdminService.RegistryLogs:input_type -> trustcast.v1.RegistryLogsRequest
-	48, // 53: trustcast.v1.AdminService.Backup:input_type -> trustcast.v1.BackupRequest
-	50, // 54: trustcast.v1.AdminService.ShowConfig:input_type -> trustcast.v1.ShowConfigRequest
-	53, // 55: trustcast.v1.AdminService.ServeNow:input_type -> trustcast.v1.ServeNowRequest
-	1,  // 56: trustcast.v1.AdminService.GetStatus:output_type -> trustcast.v1.GetStatusResponse
-	3,  // 57: trustcast.v1.AdminService.WatchStatus:output_type -> trustcast.v1.WatchStatusResponse
-	12, // 58: trustcast.v1.AdminService.AddUser:output_type -> trustcast.v1.AddUserResponse
-	14, // 59: trustcast.v1.AdminService.RemoveUser:output_type -> trustcast.v1.RemoveUserResponse
-	16, // 60: trustcast.v1.AdminService.ListUsers:output_type -> trustcast.v1.ListUsersResponse
-	18, // 61: trustcast.v1.AdminService.ShowCA:output_type -> trustcast.v1.ShowCAResponse
-	22, // 62: trustcast.v1.AdminService.RotateCA:output_type -> trustcast.v1.RotateCAResponse
-	24, // 63: trustcast.v1.AdminService.PlanRotation:output_type -> trustcast.v1.PlanRotationResponse
-	27, // 64: trustcast.v1.AdminService.RollbackCA:output_type -> trustcast.v1.RollbackCAResponse
-	29, // 65: trustcast.v1.AdminService.RemoveHost:output_type -> trustcast.v1.RemoveHostResponse
-	31, // 66: trustcast.v1.AdminService.CreateToken:output_type -> trustcast.v1.CreateTokenResponse
-	33, // 67: trustcast.v1.AdminService.ListTokens:output_type -> trustcast.v1.ListTokensResponse
-	36, // 68: trustcast.v1.AdminService.RemoveToken:output_type -> trustcast.v1.RemoveTokenResponse
-	38, // 69: trustcast.v1.AdminService.RollGossipKey:output_type -> trustcast.v1.RollGossipKeyResponse
-	40, // 70: trustcast.v1.AdminService.GetRegistry:output_type -> trustcast.v1.GetRegistryResponse
-	43, // 71: trustcast.v1.AdminService.ChangeRegistry:output_type -> trustcast.v1.ChangeRegistryResponse
-	45, // 72: trustcast.v1.AdminService.CollectGarbage:output_type -> trustcast.v1.CollectGarbageResponse
-	47, // 73: trustcast.v1.AdminService.RegistryLogs:output_type -> trustcast.v1.RegistryLogsResponse
-	49, // 74: trustcast.v1.AdminService.Backup:output_type -> trustcast.v1.BackupResponse
-	51, // 75: trustcast.v1.AdminService.ShowConfig:output_type -> trustcast.v1.ShowConfigResponse
-	54, // 76: trustcast.v1.AdminService.ServeNow:output_type -> trustcast.v1.ServeNowResponse
-	56, // [56:77] is the sub-list for method output_type
-	35, // [35:56] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	56, // 34: trustcast.v1.CollectGarbageRequest.min_age:type_name -> google.protobuf.Duration
+	52, // 35: trustcast.v1.ShowConfigResponse.settings:type_name -> trustcast.v1.Setting
+	0,  // 36: trustcast.v1.AdminService.GetStatus:input_type -> trustcast.v1.GetStatusRequest
+	2,  // 37: trustcast.v1.AdminService.WatchStatus:input_type -> trustcast.v1.WatchStatusRequest
+	11, // 38: trustcast.v1.AdminService.AddUser:input_type -> trustcast.v1.AddUserRequest
+	13, // 39: trustcast.v1.AdminService.RemoveUser:input_type -> trustcast.v1.RemoveUserRequest
+	15, // 40: trustcast.v1.AdminService.ListUsers:input_type -> trustcast.v1.ListUsersRequest
+	17, // 41: trustcast.v1.AdminService.ShowCA:input_type -> trustcast.v1.ShowCARequest
+	21, // 42: trustcast.v1.AdminService.RotateCA:input_type -> trustcast.v1.RotateCARequest
+	23, // 43: trustcast.v1.AdminService.PlanRotation:input_type -> trustcast.v1.PlanRotationRequest
+	26, // 44: trustcast.v1.AdminService.RollbackCA:input_type -> trustcast.v1.RollbackCARequest
+	28, // 45: trustcast.v1.AdminService.RemoveHost:input_type -> trustcast.v1.RemoveHostRequest
+	30, // 46: trustcast.v1.AdminService.CreateToken:input_type -> trustcast.v1.CreateTokenRequest
+	32, // 47: trustcast.v1.AdminService.ListTokens:input_type -> trustcast.v1.ListTokensRequest
+	35, // 48: trustcast.v1.AdminService.RemoveToken:input_type -> trustcast.v1.RemoveTokenRequest
+	37, // 49: trustcast.v1.AdminService.RollGossipKey:input_type -> trustcast.v1.RollGossipKeyRequest
+	39, // 50: trustcast.v1.AdminService.GetRegistry:input_type -> trustcast.v1.GetRegistryRequest
+	42, // 51: trustcast.v1.AdminService.ChangeRegistry:input_type -> trustcast.v1.ChangeRegistryRequest
+	44, // 52: trustcast.v1.AdminService.CollectGarbage:input_type -> trustcast.v1.CollectGarbageRequest
+	46, // 53: trustcast.v1.AdminService.RegistryLogs:input_type -> trustcast.v1.RegistryLogsRequest
+	48, // 54: trustcast.v1.AdminService.Backup:input_type -> trustcast.v1.BackupRequest
+	50, // 55: trustcast.v1.AdminService.ShowConfig:input_type -> trustcast.v1.ShowConfigRequest
+	53, // 56: trustcast.v1.AdminService.ServeNow:input_type -> trustcast.v1.ServeNowRequest
+	1,  // 57: trustcast.v1.AdminService.GetStatus:output_type -> trustcast.v1.GetStatusResponse
+	3,  // 58: trustcast.v1.AdminService.WatchStatus:output_type -> trustcast.v1.WatchStatusResponse
+	12, // 59: trustcast.v1.AdminService.AddUser:output_type -> trustcast.v1.AddUserResponse
+	14, // 60: trustcast.v1.AdminService.RemoveUser:output_type -> trustcast.v1.RemoveUserResponse
+	16, // 61: trustcast.v1.AdminService.ListUsers:output_type -> trustcast.v1.ListUsersResponse
+	18, // 62: trustcast.v1.AdminService.ShowCA:output_type -> trustcast.v1.ShowCAResponse
+	22, // 63: trustcast.v1.AdminService.RotateCA:output_type -> trustcast.v1.RotateCAResponse
+	24, // 64: trustcast.v1.AdminService.PlanRotation:output_type -> trustcast.v1.PlanRotationResponse
+	27, // 65: trustcast.v1.AdminService.RollbackCA:output_type -> trustcast.v1.RollbackCAResponse
+	29, // 66: trustcast.v1.AdminService.RemoveHost:output_type -> trustcast.v1.RemoveHostResponse
+	31, // 67: trustcast.v1.AdminService.CreateToken:output_type -> trustcast.v1.CreateTokenResponse
+	33, // 68: trustcast.v1.AdminService.ListTokens:output_type -> trustcast.v1.ListTokensResponse
+	36, // 69: trustcast.v1.AdminService.RemoveToken:output_type -> trustcast.v1.RemoveTokenResponse
+	38, // 70: trustcast.v1.AdminService.RollGossipKey:output_type -> trustcast.v1.RollGossipKeyResponse
+	40, // 71: trustcast.v1.AdminService.GetRegistry:output_type -> trustcast.v1.GetRegistryResponse
+	43, // 72: trustcast.v1.AdminService.ChangeRegistry:output_type -> trustcast.v1.ChangeRegistryResponse
+	45, // 73: trustcast.v1.AdminService.CollectGarbage:output_type -> trustcast.v1.CollectGarbageResponse
+	47, // 74: trustcast.v1.AdminService.RegistryLogs:output_type -> trustcast.v1.RegistryLogsResponse
+	49, // 75: trustcast.v1.AdminService.Backup:output_type -> trustcast.v1.BackupResponse
+	51, // 76: trustcast.v1.AdminService.ShowConfig:output_type -> trustcast.v1.ShowConfigResponse
+	54, // 77: trustcast.v1.AdminService.ServeNow:output_type -> trustcast.v1.ServeNowResponse
+	57, // [57:78] is the sub-list for method output_type
+	36, // [36:57] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_trustcast_v1_admin_proto_init() }

@@ -1,0 +1,168 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/trustcast/trustcast/internal/durable"
+	"github.com/trustcast/trustcast/server/edge"
+	"github.com/trustcast/trustcast/server/registry"
+)
+
+// The engines by name.
+const (
+	engineEmbedded = "embedded"
+	engineDocker   = "docker"
+)
+
+// openRegistry makes the engine that was asked for, and the registry over it.
+func (n *node) openRegistry(ctx context.Context) error {
+	n.cfg.EngineName = cmp.Or(n.cfg.EngineName, n.site.Engine, engineEmbedded)
+	if n.cfg.EngineName == engineDocker {
+		n.cfg.Volume = cmp.Or(n.cfg.Volume, n.site.Volume)
+	}
+	cfg := registry.Config{Records: n.store, Front: n.front(), Replicas: n.cfg.Replicas, Log: n.log}
+	secret, err := registry.Secret(n.store)
+	if err != nil {
+		return err
+	}
+	switch {
+	case n.cfg.Engine != nil:
+		cfg.Engine = n.cfg.Engine
+	case n.cfg.EngineName == engineDocker:
+		err = n.openDocker(ctx, secret, &cfg)
+	default:
+		err = n.openEmbedded(ctx, secret, &cfg)
+	}
+	if err != nil {
+		return err
+	}
+	n.registry, err = registry.Open(cfg)
+	return err
+}
+
+func (n *node) openEmbedded(ctx context.Context, secret string, cfg *registry.Config) error {
+	if err := checkVolume(engineEmbedded, n.cfg.Volume); err != nil {
+		return err
+	}
+	for flag, given := range map[string]bool{"--registry-image": n.cfg.Image != "", "--registry-network": n.cfg.Network != "", "--replicas": n.cfg.Replicas > 1} {
+		if given {
+			return fmt.Errorf("%s is for the docker engine, and the embedded engine is one registry in this process: leave it out, or add --engine docker", flag)
+		}
+	}
+	e, err := registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: n.layout.dir, HTTPSecret: secret, Log: n.log})
+	if err != nil {
+		return err
+	}
+	cfg.Engine, cfg.Driver = e, e.Driver
+	return nil
+}
+
+// maxReplicas is far above what one machine's disk can feed.
+const maxReplicas = 64
+
+func (n *node) openDocker(ctx context.Context, secret string, cfg *registry.Config) error {
+	if err := checkVolume(engineDocker, n.cfg.Volume); err != nil {
+		return err
+	}
+	if n.cfg.Replicas < 0 || n.cfg.Replicas > maxReplicas {
+		return fmt.Errorf("--replicas %d: give 1 to %d", n.cfg.Replicas, maxReplicas)
+	}
+	d, err := registry.NewDocker(ctx, registry.DockerConfig{
+		Domain: n.names[0].String(), Fleet: n.identity.FleetID(),
+		Volume: n.cfg.Volume, Root: n.layout.dir, Image: n.cfg.Image, Network: n.cfg.Network,
+		HTTPSecret: secret, Log: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	cfg.Engine, cfg.Image, cfg.Driver = d, cmp.Or(n.cfg.Image, registry.DefaultImage), registry.FilesIn(n.layout.dir)
+	return nil
+}
+
+// checkVolume: the docker engine needs one, and no other engine has one.
+func checkVolume(engine, volume string) error {
+	switch {
+	case engine == engineDocker && volume == "":
+		return errors.New("the docker engine needs a volume: add --volume NAME; containers come and go, and all data stays there")
+	case engine != engineDocker && volume != "":
+		return errors.New("--volume is for the docker engine, and the embedded engine keeps its data in --data-dir: leave it out, or add --engine docker")
+	}
+	return nil
+}
+
+// placeInVolume makes the data directory a link to the volume's, which is made if
+// missing. No volume: nothing.
+func placeInVolume(ctx context.Context, dataDir, volume, domain string) error {
+	if volume == "" {
+		return nil
+	}
+	dir, err := registry.DockerVolume(ctx, "", volume, domain)
+	if err != nil {
+		return err
+	}
+	return linkTo(dataDir, dir, "the volume "+volume)
+}
+
+// linkTo makes the data directory a link to dir, which is what says, unless it is
+// that directory already.
+func linkTo(dataDir, dir, what string) error {
+	is, err := canLink(dataDir, dir, what)
+	if is || err != nil {
+		return err
+	}
+	if err := os.Remove(dataDir); err != nil && !errors.Is(err, fs.ErrNotExist) { // an empty directory
+		return fmt.Errorf("make %s a link to %s: %w", dataDir, what, err)
+	}
+	if err := durable.MkdirAll(filepath.Dir(dataDir), 0o755); err != nil {
+		return err
+	}
+	if err := os.Symlink(dir, dataDir); err != nil {
+		return fmt.Errorf("make %s a link to %s: %w", dataDir, what, err)
+	}
+	return nil
+}
+
+// canLink says whether the data directory is dir already, or why it cannot become a
+// link to it.
+func canLink(dataDir, dir, what string) (is bool, err error) {
+	here, err := os.Stat(dataDir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("the data directory: %w", err)
+	}
+	there, err := os.Stat(dir)
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", what, err)
+	}
+	if os.SameFile(here, there) {
+		return true, nil
+	}
+	if entries, err := os.ReadDir(dataDir); err != nil || len(entries) > 0 {
+		return false, fmt.Errorf("%s is there already and is not %s, whose data is in %s: give another --data-dir, which becomes a link to it", dataDir, what, dir)
+	}
+	return false, nil
+}
+
+// front introduces the edge to the registry.
+func (n *node) front() registry.Front {
+	gate := func(g edge.Gate) func() { return func() { n.edge.Gate(g) } }
+	return registry.Front{
+		Serve: func(replicas []registry.Endpoint) {
+			endpoints := make([]edge.Endpoint, len(replicas))
+			for i, r := range replicas {
+				endpoints[i] = edge.Endpoint{ID: r.ID, Handler: r.Handler, Socket: r.Socket}
+			}
+			n.edge.Serve(endpoints)
+		},
+		Drain: n.edge.Drain, Quiet: n.edge.Quiet,
+		Open: gate(edge.Open), HoldWrites: gate(edge.ReadOnly), Hold: gate(edge.Held), Refuse: gate(edge.Closed),
+	}
+}

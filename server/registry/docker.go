@@ -1,0 +1,335 @@
+package registry
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/versions"
+	"github.com/docker/docker/client"
+)
+
+const (
+	// DefaultImage is what replicas run when nothing else is said.
+	DefaultImage = "registry:3"
+
+	// unprivileged is the user of replicas when the server is root: the "nonroot" of
+	// images without a user database. Nobody of the host has it.
+	unprivileged = 65532
+
+	// oldestAPI is the first with what replicas are locked down by, of Docker 1.13.
+	oldestAPI = "1.25"
+
+	// openWithin is far above the half second that a replica takes here.
+	openWithin = 30 * time.Second
+	// graceSeconds is what a replica gets after SIGTERM; nobody asks it any more then.
+	graceSeconds = 10
+	// tidyWithin bounds what is removed after a failure, also when the caller is gone.
+	tidyWithin = time.Minute
+	// lastWords is how many lines of its log the error about a dead replica has.
+	lastWords = 10
+)
+
+// DockerConfig is for NewDocker. Domain, Fleet, Volume and Root are needed.
+type DockerConfig struct {
+	// Domain is the registry's, HOST:PORT. Replicas are named by its host, and
+	// belong to this server when Domain and Fleet are theirs.
+	Domain string
+	// Fleet is the ID of the server's fleet.
+	Fleet string
+	// Volume is the named volume with all data, which must be there: DockerVolume
+	// makes it. Replicas see it as /var/lib/registry.
+	Volume string
+	// Root is the data directory: the volume's content as this process sees it. It
+	// bounds where sockets can be: Root with run/xxxxxx.sock has at most 107 bytes.
+	Root string
+	// Image that replicas run unless Open is told another. Default: DefaultImage.
+	Image string
+	// Network that replicas are in besides answering on their socket, for storage
+	// and notifications elsewhere. Default: none at all.
+	Network string
+	// Config returns the configuration file of a replica that listens on a Unix
+	// socket at that path. It must return the same for the same path as long as
+	// replicas are right as they are, also in a next life of the server. Default: a
+	// plain registry with HTTPSecret.
+	Config func(socket string) ([]byte, error)
+	// HTTPSecret is as in EmbeddedConfig, and used by the default Config only.
+	HTTPSecret string
+	// UID is whom replicas run as. Default: the process's own user, or 65532 when
+	// that is root. Another one than the own needs root.
+	UID int
+	// Host is the engine's address, such as unix:///var/run/docker.sock. Default:
+	// DOCKER_HOST, or the usual socket.
+	Host string
+	// Log takes what takes long: pulls and changes of owners; and when the engine
+	// goes and comes. Default: discard.
+	Log *slog.Logger
+}
+
+// Docker is an engine whose replicas are containers of a registry image. They have
+// no network, no privileges, and see of the volume only what is a registry's. The
+// engine keeps no state: containers carry their description as labels.
+type Docker struct {
+	cfg   DockerConfig
+	api   *dockerAPI
+	gid   int
+	newID func() string
+	// patience is openWithin.
+	patience time.Duration
+
+	ownMu sync.Mutex
+	owned bool // guarded by ownMu: the blobs belong to the replicas' user
+}
+
+var _ Engine = (*Docker)(nil)
+
+// NewDocker returns the engine over an existing volume and finds what is wrong with
+// cfg, the Docker engine and the volume. It starts nothing.
+func NewDocker(ctx context.Context, cfg DockerConfig) (*Docker, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	api, err := connect(ctx, cfg.Host)
+	if err != nil {
+		return nil, err
+	}
+	d := &Docker{cfg: cfg, api: api, gid: os.Getgid(), newID: newReplicaID, patience: openWithin}
+	if cfg.UID != os.Geteuid() {
+		d.gid = cfg.UID
+	}
+	if err := d.check(ctx); err != nil {
+		_ = api.Close() // idle connections only
+		return nil, err
+	}
+	return d, nil
+}
+
+func (cfg DockerConfig) withDefaults() (DockerConfig, error) {
+	for _, needed := range []struct{ value, name string }{{cfg.Domain, "domain"}, {cfg.Fleet, "fleet"}, {cfg.Volume, "volume"}, {cfg.Root, "data directory"}} {
+		if needed.value == "" {
+			return cfg, fmt.Errorf("the Docker engine needs a %s: give --volume and --data-dir of an initialized registry", needed.name)
+		}
+	}
+	var err error
+	if cfg.Root, err = filepath.Abs(cfg.Root); err != nil {
+		return cfg, fmt.Errorf("the data directory: %w", err)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Image == "" {
+		cfg.Image = DefaultImage
+	}
+	if cfg.HTTPSecret == "" {
+		cfg.HTTPSecret = rand.Text() + rand.Text()
+	}
+	if cfg.Config == nil {
+		cfg.Config = cfg.plainConfig
+	}
+	own := os.Geteuid()
+	if cfg.UID == 0 {
+		if cfg.UID = own; own == 0 {
+			cfg.UID = unprivileged
+		}
+	}
+	if cfg.UID != own && own != 0 {
+		return cfg, fmt.Errorf("replicas cannot run as uid %d while the server runs as %d: run it as root or as that user", cfg.UID, own)
+	}
+	return cfg, nil
+}
+
+// connect returns a client of an engine that answers and is young enough.
+func connect(ctx context.Context, host string) (*client.Client, error) {
+	opts := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}
+	if host != "" {
+		opts = append(opts, client.WithHost(host))
+	}
+	api, err := client.NewClientWithOpts(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("the Docker engine's address: %w: correct DOCKER_HOST", err)
+	}
+	ping, err := api.Ping(ctx)
+	if err != nil {
+		err = explain(err, "reach the Docker engine")
+	} else if ping.APIVersion != "" && versions.LessThan(ping.APIVersion, oldestAPI) {
+		err = fmt.Errorf("the Docker engine at %s is too old: it speaks API %s, replicas need %s (Docker 1.13)", api.DaemonHost(), ping.APIVersion, oldestAPI)
+	}
+	if err != nil {
+		_ = api.Close()
+		return nil, err
+	}
+	return api, nil
+}
+
+// dockerAPI is what the neighbours of this file call, so that the client is imported
+// here alone and another one can take its place.
+type dockerAPI = client.Client
+
+// unreachable says whether an error means that no engine answered.
+func unreachable(err error) bool { return client.IsErrConnectionFailed(err) }
+
+// check finds what would keep every replica from starting.
+func (d *Docker) check(ctx context.Context) error {
+	if err := checkSocketPath(d.socket(strings.Repeat("x", idLength))); err != nil {
+		return err
+	}
+	info, err := d.api.Info(ctx)
+	if err != nil {
+		return explain(err, "ask the Docker engine about itself")
+	}
+	if slices.Contains(info.SecurityOptions, "name=rootless") {
+		return errors.New("the Docker engine is a rootless one, whose users are not this machine's: replicas could not share the data directory. Use --engine embedded, or the system's engine")
+	}
+	if err := d.checkVolume(ctx); err != nil {
+		return err
+	}
+	if d.cfg.Network == "" {
+		return nil
+	}
+	_, err = d.api.NetworkInspect(ctx, d.cfg.Network, network.InspectOptions{})
+	if cerrdefs.IsNotFound(err) {
+		return fmt.Errorf("there is no Docker network %s: make it with `docker network create %s`, or leave --registry-network out", d.cfg.Network, d.cfg.Network)
+	}
+	return explain(err, "look for the network "+d.cfg.Network)
+}
+
+// Name returns "docker".
+func (d *Docker) Name() string { return "docker" }
+
+// Found adopts replicas of an earlier life that run, answer and are what Open would
+// start. All other replicas of this domain and fleet are removed, and files of
+// replicas that are gone. Containers without our labels are left alone.
+func (d *Docker) Found(ctx context.Context, ref string) ([]Endpoint, error) {
+	ref = d.image(ref)
+	spec, err := d.spec()
+	if err != nil {
+		return nil, err
+	}
+	image, err := d.localImage(ctx, ref)
+	if err != nil && !cerrdefs.IsNotFound(err) {
+		return nil, explain(err, "look for the image "+ref)
+	}
+	all, err := d.list(ctx, true, "")
+	if err != nil {
+		return nil, err
+	}
+	var found []Endpoint
+	for _, c := range all {
+		id := c.Labels[replicaLabel]
+		// Without the image, its name must do: better an old replica than none.
+		right := c.State == container.StateRunning && c.Labels[specLabel] == spec &&
+			(c.ImageID == image.ID || image.ID == "" && c.Labels[imageLabel] == ref)
+		if right && d.answers(ctx, id) == nil {
+			found = append(found, Endpoint{ID: id, Socket: d.socket(id), Image: c.Labels[imageLabel], Started: time.Unix(c.Created, 0)})
+			continue
+		}
+		d.cfg.Log.Info("a replica of an earlier life is removed", "replica", id, "state", c.State)
+		if err := d.remove(ctx, c.ID, id); err != nil {
+			return nil, err
+		}
+	}
+	return found, d.sweep(found)
+}
+
+// Open starts a replica of ref, or of the image of the configuration when ref is
+// empty, which is pulled unless it is here.
+func (d *Docker) Open(ctx context.Context, ref string) (Endpoint, error) {
+	ref = d.image(ref)
+	image, err := d.wantImage(ctx, ref)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	spec, err := d.spec()
+	if err != nil {
+		return Endpoint{}, err
+	}
+	if err := d.own(ctx); err != nil {
+		return Endpoint{}, err
+	}
+	id, containerID, err := d.create(ctx, ref, spec, image)
+	if err != nil {
+		return Endpoint{}, err
+	}
+	if err := d.start(ctx, id, containerID, ref); err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidyWithin)
+		defer cancel()
+		return Endpoint{}, errors.Join(err, d.remove(ctx, containerID, id))
+	}
+	return Endpoint{ID: id, Socket: d.socket(id), Image: ref, Started: time.Now()}, nil
+}
+
+// Close stops a replica and removes its container, socket and configuration.
+func (d *Docker) Close(ctx context.Context, id string) error {
+	if !replicaID.MatchString(id) {
+		return nil // never one of this engine
+	}
+	all, err := d.list(ctx, true, id)
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if err := d.remove(ctx, c.ID, id); err != nil {
+			return err
+		}
+	}
+	return d.removeFiles(id)
+}
+
+// Alive asks the engine which of them run, and are not paused by somebody. It looks
+// at each one: the list is behind the events that make Run call.
+func (d *Docker) Alive(ctx context.Context, ids []string) ([]string, error) {
+	listed, err := d.list(ctx, false, "")
+	if err != nil {
+		return nil, err
+	}
+	running := map[string]bool{}
+	for _, c := range listed {
+		id := c.Labels[replicaLabel]
+		if !slices.Contains(ids, id) {
+			continue
+		}
+		seen, err := d.api.ContainerInspect(ctx, c.ID)
+		if err != nil && !cerrdefs.IsNotFound(err) {
+			return nil, explain(err, "look at the replica "+id)
+		}
+		running[id] = err == nil && seen.State.Running && !seen.State.Paused
+	}
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !running[id] }), nil
+}
+
+// list returns this server's containers, those that run or all, of one replica or,
+// with an empty id, of every one.
+func (d *Docker) list(ctx context.Context, all bool, id string) ([]container.Summary, error) {
+	found, err := d.api.ContainerList(ctx, container.ListOptions{All: all, Filters: d.ours(id)})
+	return found, explain(err, "list the registry's containers")
+}
+
+func (d *Docker) ours(id string) filters.Args {
+	args := filters.NewArgs(filters.Arg("label", domainLabel+"="+d.cfg.Domain), filters.Arg("label", fleetLabel+"="+d.cfg.Fleet))
+	if id != "" {
+		args.Add("label", replicaLabel+"="+id)
+	} else {
+		args.Add("label", replicaLabel)
+	}
+	return args
+}
+
+func (d *Docker) image(ref string) string {
+	if ref == "" {
+		return d.cfg.Image
+	}
+	return ref
+}

@@ -1,0 +1,272 @@
+package registry
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"github.com/trustcast/trustcast/server/records"
+)
+
+// ErrNotNow says that the registry cannot do this in its state.
+var ErrNotNow = errors.New("not now")
+
+// ErrInvalid says that what was asked for makes no sense.
+var ErrInvalid = errors.New("invalid")
+
+// State is what the operator chose for the registry. It survives every restart.
+type State string
+
+// The states.
+const (
+	Running State = "running"
+	Paused  State = "paused"  // replicas run, requests wait
+	Stopped State = "stopped" // no replica runs, requests are refused
+)
+
+const recordName = "registry"
+
+// record is what survives. The zero value is that of a registry nobody changed.
+type record struct {
+	State State `json:"state,omitempty"`
+	// Image is what an upgrade went to, while the configuration still says From.
+	Image string `json:"image,omitempty"`
+	From  string `json:"from,omitempty"`
+	// Secret signs the state of uploads that clients carry, so that an upload
+	// begun at one replica, or before a restart, ends at another.
+	Secret string `json:"secret"`
+}
+
+// Front is what the edge does for the registry.
+type Front struct {
+	// Serve says who answers from now on; what is in flight elsewhere goes on.
+	Serve func([]Endpoint)
+	// Drain keeps new requests from a replica, and returns when none is in flight.
+	Drain func(ctx context.Context, id string) error
+	// Quiet returns when no write is in flight.
+	Quiet func(ctx context.Context) error
+	// Open lets all requests pass; HoldWrites lets only reads pass, and Hold none:
+	// the others wait up to a limit. Refuse answers all of them at once.
+	Open, HoldWrites, Hold, Refuse func()
+}
+
+// Config is for Open. Records, Engine and Front are needed.
+type Config struct {
+	Records *records.Store
+	Engine  Engine
+	Front   Front
+	// Driver opens the storage that holds the images. Nil: there is none, and
+	// nothing is collected or purged.
+	Driver func(ctx context.Context) (driver.StorageDriver, error)
+	// Image is the configured one; empty for an engine without.
+	Image string
+	// Replicas is how many there shall be. Default 1.
+	Replicas int
+	// Log takes what changes. Default: discard.
+	Log *slog.Logger
+}
+
+// Registry brings the engine to what the operator chose and keeps it there. Its
+// methods may be called at the same time; what replaces replicas goes one by one.
+type Registry struct {
+	cfg    Config
+	nudged chan struct{} // one slot: look again
+	turn   chan struct{} // held by whoever replaces replicas
+	images chan struct{} // held by whoever needs the images to stay, or removes some
+	begun  chan struct{} // closed by Run, with running set
+	// running is Run's context: what replaces replicas ends with it.
+	running context.Context
+
+	mu         sync.Mutex
+	rec        record
+	rev        uint64
+	replicas   []Endpoint // those that serve
+	found      bool       // what an earlier life left was looked for
+	collecting bool       // writes are held
+	busy       string     // what is under way, in words
+	problem    string     // why the engine is not as it should be, in words
+}
+
+// Open reads what the operator chose. Nothing runs before Run; the gate of the
+// front is set.
+func Open(cfg Config) (*Registry, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	cfg.Replicas = max(cfg.Replicas, 1)
+	r := &Registry{cfg: cfg, nudged: make(chan struct{}, 1), turn: make(chan struct{}, 1), images: make(chan struct{}, 1), begun: make(chan struct{})}
+	var err error
+	if r.rec, r.rev, err = read(cfg.Records); err != nil {
+		return nil, err
+	}
+	r.setGate()
+	return r, nil
+}
+
+// Secret returns the kept secret that replicas share, and makes it at the first call.
+func Secret(store *records.Store) (string, error) {
+	rec, rev, err := read(store)
+	if err != nil || rec.Secret != "" {
+		return rec.Secret, err
+	}
+	rec.Secret = rand.Text() + rand.Text()
+	_, err = store.Put(recordName, rev, rec)
+	return rec.Secret, err
+}
+
+func read(store *records.Store) (record, uint64, error) {
+	var rec record
+	rev, err := store.Get(recordName, &rec)
+	if errors.Is(err, records.ErrNotFound) {
+		return record{State: Running}, 0, nil
+	}
+	if rec.State == "" {
+		rec.State = Running
+	}
+	return rec, rev, err
+}
+
+// choose keeps a change of the record, then sets the gate by it.
+func (r *Registry) choose(change func(*record)) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rec := r.rec
+	change(&rec)
+	if rec != r.rec {
+		rev, err := r.cfg.Records.Put(recordName, r.rev, rec)
+		if err != nil {
+			return fmt.Errorf("keep the registry's state: %w", err)
+		}
+		r.rec, r.rev = rec, rev
+	}
+	r.setGate()
+	return nil
+}
+
+// setGate is called with mu held, but by Open.
+func (r *Registry) setGate() {
+	switch {
+	case r.rec.State == Stopped:
+		r.cfg.Front.Refuse()
+	case r.rec.State == Paused:
+		r.cfg.Front.Hold()
+	case r.collecting:
+		r.cfg.Front.HoldWrites()
+	default:
+		r.cfg.Front.Open()
+	}
+}
+
+func (r *Registry) state() State {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rec.State
+}
+
+// image is what replicas run: what an upgrade went to, unless the configuration
+// was changed since.
+func (r *Registry) image() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.rec.Image != "" && r.rec.From == r.cfg.Image {
+		return r.rec.Image
+	}
+	return r.cfg.Image
+}
+
+// serving returns the replicas that serve.
+func (r *Registry) serving() []Endpoint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.replicas)
+}
+
+// serve makes these the replicas that serve.
+func (r *Registry) serve(replicas []Endpoint) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.replicas = slices.Clone(replicas)
+	r.cfg.Front.Serve(replicas)
+}
+
+// Nudge makes Run look at the replicas soon.
+func (r *Registry) Nudge() {
+	select {
+	case r.nudged <- struct{}{}:
+	default:
+	}
+}
+
+// View is the registry at one moment.
+type View struct {
+	Engine string
+	State  State
+	// Busy is what is under way, Problem what is wrong, in words or empty.
+	Busy, Problem string
+	Image         string
+	Wanted        int
+	Replicas      []Endpoint
+}
+
+// View returns what there is now.
+func (r *Registry) View() View {
+	image := r.image()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return View{
+		Engine: r.cfg.Engine.Name(), State: r.rec.State, Busy: r.busy, Problem: r.problem,
+		Image: image, Wanted: r.cfg.Replicas, Replicas: slices.Clone(r.replicas),
+	}
+}
+
+// KeepImages keeps collections away until release is called: for whoever reads all
+// images and must miss none.
+func (r *Registry) KeepImages(ctx context.Context) (release func(), err error) {
+	return hold(ctx, r.images)
+}
+
+// hold takes a turn.
+func hold(ctx context.Context, turn chan struct{}) (release func(), err error) {
+	select {
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// say notes what is under way.
+func (r *Registry) setBusy(what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.busy = what
+}
+
+// setProblem notes what is wrong; nil: nothing.
+func (r *Registry) setProblem(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.problem != text && text != "" {
+		r.cfg.Log.Warn("the registry's engine is not as it should be", "err", text)
+	}
+	if r.problem != "" && text == "" {
+		r.cfg.Log.Info("the registry's engine is as it should be")
+	}
+	r.problem = text
+}
+
+// drainLimit is how long a replica that is to go may keep answering what it began:
+// longer than the largest image takes on a slow line. The edge ends what stands
+// still much earlier.
+const drainLimit = time.Hour

@@ -1,0 +1,267 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/trustcast/trustcast/server/records"
+)
+
+// front is the edge of these tests: it notes what it is told.
+type front struct {
+	mu      sync.Mutex
+	gate    string
+	serving []string // IDs
+	said    []string // in order
+	drain   func(id string) error
+}
+
+func (f *front) note(what string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.said = append(f.said, what)
+}
+
+func (f *front) set(gate string) func() {
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.gate = gate
+		f.said = append(f.said, gate)
+	}
+}
+
+func (f *front) look() (gate string, serving []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.gate, slices.Clone(f.serving)
+}
+
+func (f *front) front() Front {
+	return Front{
+		Serve: func(replicas []Endpoint) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.serving = ids(replicas)
+			f.said = append(f.said, "serve "+strings.Join(f.serving, " "))
+		},
+		Drain: func(_ context.Context, id string) error {
+			f.note("drain " + id)
+			if f.drain != nil {
+				return f.drain(id)
+			}
+			return nil
+		},
+		Quiet: func(context.Context) error { f.note("quiet"); return nil },
+		Open:  f.set("open"), HoldWrites: f.set("hold writes"), Hold: f.set("hold"), Refuse: f.set("refuse"),
+	}
+}
+
+// site is a registry over a real embedded engine.
+type site struct {
+	t       *testing.T
+	root    string
+	store   *records.Store
+	engine  *Embedded
+	front   front
+	life    *Registry
+	stop    context.CancelFunc
+	stopped chan struct{}
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{t: t, root: t.TempDir()}
+	var err error
+	s.store, err = records.Open(t.TempDir())
+	must(t, err)
+	s.engine, err = NewEmbedded(t.Context(), EmbeddedConfig{Root: s.root})
+	must(t, err)
+	s.run()
+	return s
+}
+
+// run starts the registry as a server's start would, until the test or end ends it.
+func (s *site) run() {
+	s.t.Helper()
+	var err error
+	s.life, err = Open(Config{Records: s.store, Engine: s.engine, Front: s.front.front(), Driver: s.engine.Driver})
+	must(s.t, err)
+	ctx, stop := context.WithCancel(s.t.Context())
+	s.stop, s.stopped = stop, make(chan struct{})
+	go func() {
+		defer close(s.stopped)
+		if err := s.life.Run(ctx); err != nil {
+			s.t.Error(err)
+		}
+	}()
+	s.t.Cleanup(s.end)
+}
+
+func (s *site) end() {
+	s.stop()
+	<-s.stopped
+}
+
+// until waits for a condition, which must come within seconds.
+func (s *site) until(what string, is func() bool) {
+	s.t.Helper()
+	for limit := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			gate, serving := s.front.look()
+			s.t.Fatalf("never: %s (gate %s, serving %v, %+v)", what, gate, serving, s.life.View())
+		}
+	}
+}
+
+func (s *site) serves(n int) func() bool {
+	return func() bool {
+		_, serving := s.front.look()
+		return len(serving) == n
+	}
+}
+
+func (s *site) gated(want string) {
+	s.t.Helper()
+	if gate, _ := s.front.look(); gate != want {
+		s.t.Errorf("the gate is %q, want %q", gate, want)
+	}
+}
+
+func quiet(string) {}
+
+func TestTheChosenStateSurvives(t *testing.T) {
+	s := newSite(t)
+	s.until("a replica serves", s.serves(1))
+	s.gated("open")
+
+	must(t, s.life.Pause(quiet))
+	s.gated("hold")
+	s.end()
+	s.run()
+	s.gated("hold")
+	if got := s.life.View().State; got != Paused {
+		t.Errorf("after a restart: %s", got)
+	}
+	s.until("a paused registry has its replica", s.serves(1))
+	must(t, s.life.Unpause(quiet))
+	s.gated("open")
+
+	must(t, s.life.Stop(t.Context(), quiet))
+	s.gated("refuse")
+	if !s.serves(0)() {
+		t.Error("a stopped registry has a replica")
+	}
+	for what, err := range map[string]error{"pause": s.life.Pause(quiet), "unpause": s.life.Unpause(quiet)} {
+		if !errors.Is(err, ErrNotNow) || !strings.Contains(err.Error(), "registry start") {
+			t.Errorf("%s while it is stopped: %v", what, err)
+		}
+	}
+	s.end()
+	s.run()
+	s.gated("refuse")
+	must(t, s.life.Restart(t.Context(), quiet))
+	s.gated("open")
+	if !s.serves(1)() {
+		t.Error("the registry was started and has no replica")
+	}
+}
+
+// The new replica serves before the old one is drained, and the old one is
+// forgotten before it is ended.
+func TestRestartIsSeamless(t *testing.T) {
+	s := newSite(t)
+	s.until("a replica serves", s.serves(1))
+	_, before := s.front.look()
+	s.front.mu.Lock()
+	s.front.said = nil
+	s.front.mu.Unlock()
+	var steps []string
+	must(t, s.life.Restart(t.Context(), func(step string) { steps = append(steps, step) }))
+	_, after := s.front.look()
+	if len(after) != 1 || after[0] == before[0] {
+		t.Fatalf("serving %v, before %v", after, before)
+	}
+	want := []string{"serve " + before[0] + " " + after[0], "drain " + before[0], "serve " + after[0]}
+	if !slices.Equal(s.front.said, want) {
+		t.Errorf("the front was told %q, want %q", s.front.said, want)
+	}
+	if len(steps) < 3 {
+		t.Errorf("steps %q", steps)
+	}
+	if alive, err := s.engine.Alive(t.Context(), before); err != nil || len(alive) > 0 {
+		t.Errorf("the old replica is still there: %v, %v", alive, err)
+	}
+}
+
+// A caller that goes away does not cut a change short; the server's stop does.
+func TestAChangeOutlivesItsCaller(t *testing.T) {
+	s := newSite(t)
+	s.until("a replica serves", s.serves(1))
+	caller, leave := context.WithCancel(t.Context())
+	s.front.drain = func(string) error { leave(); return nil }
+	must(t, s.life.Restart(caller, quiet))
+	if caller.Err() == nil {
+		t.Fatal("the caller has not left")
+	}
+	if !s.serves(1)() {
+		t.Error("the restart has no replica")
+	}
+}
+
+func TestEmbeddedHasNoImage(t *testing.T) {
+	s := newSite(t)
+	if err := s.life.Upgrade(t.Context(), "registry:3", quiet); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "--engine docker") {
+		t.Errorf("%v", err)
+	}
+}
+
+// A replica that is gone is replaced without anybody's doing.
+func TestADeadReplicaIsReplaced(t *testing.T) {
+	s := newSite(t)
+	s.until("a replica serves", s.serves(1))
+	_, before := s.front.look()
+	must(t, s.engine.Close(t.Context(), before[0])) // as if it had ended by itself
+	s.life.Nudge()
+	s.until("another replica serves", func() bool {
+		_, serving := s.front.look()
+		return len(serving) == 1 && serving[0] != before[0]
+	})
+}
+
+func TestTheSecretIsKept(t *testing.T) {
+	dir := t.TempDir()
+	store, err := records.Open(dir)
+	must(t, err)
+	first, err := Secret(store)
+	must(t, err)
+	again, err := records.Open(dir)
+	must(t, err)
+	second, err := Secret(again)
+	must(t, err)
+	if len(first) < 32 || first != second {
+		t.Errorf("secrets of %d and %d characters, equal: %v", len(first), len(second), first == second)
+	}
+}
+
+func TestLogsCanBeFollowed(t *testing.T) {
+	s := newSite(t)
+	s.until("a replica serves", s.serves(1))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var got sync.Map
+	done := make(chan error, 1)
+	go func() {
+		done <- s.life.Logs(ctx, 0, true, func(id string, text []byte) error { got.Store(id, string(text)); return nil })
+	}()
+	_, serving := s.front.look()
+	s.engine.said.Write([]byte("something is wrong\n"))
+	s.until("the line arrives", func() bool { text, _ := got.Load(serving[0]); return text == "something is wrong\n" })
+	cancel()
+	must(t, <-done)
+}
