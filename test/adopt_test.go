@@ -29,6 +29,7 @@ func TestAdoptHowTo(t *testing.T) {
 	if err := plain.Write(old, pair, "ci:$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC\n", "team/app"); err != nil {
 		t.Fatal(err)
 	}
+	r.env["server"] = append(r.env["server"], "TRUSTCAST_DEADLINE=1s")
 	var outputs []string
 	for _, b := range blocks {
 		for line := range strings.Lines(b[2]) {

@@ -95,7 +95,7 @@ func TestAdopted(t *testing.T) {
 				t.Fatal("complete evidence at generation 0 covers nobody")
 			}
 			r.keysAre(t, "day 0", 1)
-			if _, _, err := r.a.Rotate("test", Start{}); err != nil {
+			if _, _, err := r.a.Rotate("test", Start{Patience: time.Nanosecond}); err != nil {
 				t.Fatal(err)
 			}
 			r.steps()
@@ -107,6 +107,7 @@ func TestAdopted(t *testing.T) {
 			r.open() // the record is all that is needed
 			same("staged, after a restart")
 			r.ack("web-1")
+			r.steps() // pulls that began before have had their nanosecond
 			if r.phase() != Switched || len(r.current[oldName].Certificate) != 1 {
 				t.Fatalf("%s, a chain of %d", r.phase(), len(r.current[oldName].Certificate))
 			}
@@ -149,10 +150,18 @@ func TestAdoptedBack(t *testing.T) {
 	}
 	r := newRigBy(t, adopting(t, p))
 	r.ack("web-1")
-	if _, _, err := r.a.Rotate("test", Start{}); err != nil {
+	if _, _, err := r.a.Rotate("test", Start{Patience: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	r.steps()
+	r.ack("web-1")
+	state, err := r.a.State()
+	if err != nil || r.phase() != Staged || len(state.Waiting) != 1 || state.Waiting[0].Host != "pulls" {
+		t.Fatalf("%s, waiting for %v (%v): pulls that began with the old certificate have no time", r.phase(), state.Waiting, err)
+	}
+	if err := r.a.Wait("test", time.Nanosecond); err != nil {
+		t.Fatal(err)
+	}
 	r.ack("web-1")
 	if r.phase() != Switched {
 		t.Fatal(r.phase())

@@ -12,7 +12,7 @@ import (
 // numbers. The caller holds mu.
 func (a *Authority) view(now time.Time) View {
 	r := a.rec.Rotation
-	v := View{Now: now, Tick: a.cfg.Tick, Serving: a.serving, ClockOff: a.cfg.ClockOff != nil && a.cfg.ClockOff()}
+	v := View{Now: now, Tick: a.cfg.Tick, Serving: a.serving, Ready: a.ready, ClockOff: a.cfg.ClockOff != nil && a.cfg.ClockOff()}
 	number := map[certs.Fingerprint]CAID{}
 	for _, root := range a.rec.CAs {
 		cert, err := x509.ParseCertificate(root.Cert)

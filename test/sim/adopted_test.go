@@ -70,6 +70,9 @@ func (w *world) playAdopted(old plain.Pair) {
 	if err := asItWas(); err != nil {
 		t.Errorf("staged: a host as it was: %v", err)
 	}
+	if file, err := os.ReadFile(filepath.Join(w.cfg.DataDir, "certs", "domain.crt")); err != nil || !bytes.Equal(file, old.Cert) {
+		t.Errorf("the operator's certificate was touched: %v", err)
+	}
 	w.cutLink("host-0", false)
 	w.until("the rotation ends", 20*time.Minute, idleAt(2))
 	if asItWas() == nil {
