@@ -188,11 +188,17 @@ func readDir(dir string) (oldFiles, error) {
 		*part.into = data
 	}
 	root := filepath.Join(dir, filepath.FromSlash(imagesPart))
-	if info, err := os.Stat(root); err != nil || !info.IsDir() {
+	info, err := os.Stat(root)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return f, nil
+	case err != nil:
+		return oldFiles{}, fmt.Errorf("adopt: images: %w", err)
+	case !info.IsDir():
+		return oldFiles{}, fmt.Errorf("adopt: images: %s is no directory", root)
 	}
 	f.images = true
-	err := filepath.WalkDir(filepath.Join(root, "repositories"), func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(filepath.Join(root, "repositories"), func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,7 +88,7 @@ func (a *app) sayAdopted(r server.InitResult) {
 		stop = []string{"docker update --restart=no " + names, "docker stop " + names}
 	}
 	a.say("Switch over:")
-	steps := append(stop, a.hint("server"), a.hint("token create")+"   # then run the line that it prints on each host")
+	steps := slices.Concat(stop, []string{a.hint("server"), a.hint("token create") + "   # then run the line that it prints on each host"})
 	if o.Certificate != "" {
 		steps = append(steps, a.hint("ca rotate --dry-run")+"   # when all hosts have joined; then without --dry-run")
 	}
