@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,8 +33,9 @@ type adoption struct {
 	f      *fleet
 	old    *host // the engine of the server's machine, with the old registry
 	pair   plain.Pair
-	image  string // of the old registry
-	volume string // the directory of its data
+	image  string   // of the old registry
+	volume string   // the directory of its data
+	engine []string // of the new one
 }
 
 // TestAdoption takes over the volume of a plain registry container, with users and a
@@ -45,8 +47,15 @@ func TestAdoption(t *testing.T) {
 	if why := missing(); why != "" {
 		t.Skip("adoption: " + why)
 	}
+	image := images.Registry(t)
+	t.Run("embedded", func(t *testing.T) { adopt(t, image) })
+	t.Run("docker", func(t *testing.T) { adopt(t, image, "--engine", "docker") })
+}
+
+// adopt plays an adoption by a server with one of the engines.
+func adopt(t *testing.T, image string, engine ...string) {
 	begin := time.Now()
-	a := &adoption{image: images.Registry(t)}
+	a := &adoption{image: image, engine: engine}
 	a.f = newFleet(t, adoptHosts)
 	a.startOld(t)
 	must(t, until(time.Minute, "the old registry", func() (bool, string) {
@@ -73,8 +82,8 @@ func TestAdoption(t *testing.T) {
 	loops.waitMore(t, 3)
 	pulls := loops.end(t, &a.f.sum)
 	a.without(t)
-	t.Logf("adoption: pulls attempted %d, failed %d; nobody answered for %v at the switch-over, pulls that met nobody: %d; %v in all",
-		pulls, len(loops.failed()), away.Round(time.Millisecond), loops.excused["switch-over"], time.Since(begin).Round(time.Second))
+	t.Logf("adoption %v: pulls attempted %d, failed %d; nobody answered for %v at the switch-over, pulls that met nobody: %d; %v in all",
+		engine, pulls, len(loops.failed()), away.Round(time.Millisecond), loops.excused["switch-over"], time.Since(begin).Round(time.Second))
 }
 
 // startOld runs a plain registry in a container on the server's machine.
@@ -88,7 +97,11 @@ func (a *adoption) startOld(t *testing.T) {
 	must(t, os.WriteFile(a.old.path("hosts"), []byte("127.0.0.1 localhost\n"), 0o644))
 	must(t, a.old.startEngine())
 	t.Cleanup(func() {
-		_, _ = a.old.docker("rm", "--force", oldName) // it may be stopped, or never have run
+		must(t, a.f.server.stop()) // its replicas need the engine to stop
+		if ids, err := a.old.docker("ps", "--all", "--quiet"); err == nil && strings.TrimSpace(ids) != "" {
+			_, err = a.old.docker(append([]string{"rm", "--force"}, strings.Fields(ids)...)...)
+			must(t, err)
+		}
 		must(t, a.old.stopEngine())
 	})
 	images.Load(t, a.old.socket(), a.image)
@@ -129,6 +142,9 @@ func (a *adoption) trustByHand(t *testing.T) {
 // printedStep is a line of what init says about the switch-over.
 var printedStep = regexp.MustCompile(`(?m)^  \d+\. (docker .*)$`)
 
+// dockerHost is the environment that leads to the engine of the server's machine.
+func (a *adoption) dockerHost() []string { return []string{"DOCKER_HOST=" + a.old.socket()} }
+
 // takeOver runs init while the old registry serves, and returns the commands that it
 // prints for the old one.
 func (a *adoption) takeOver(t *testing.T) []string {
@@ -137,8 +153,8 @@ func (a *adoption) takeOver(t *testing.T) []string {
 	s.dataDir = a.f.run.path("data")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	out, err := a.f.run.output(ctx, []string{"DOCKER_HOST=" + a.old.socket()}, "", "sh", "-c", `exec "$@" 2>&1`, "sh",
-		a.f.run.path("bin", "trustcast"), "init", "--domain", domain, "--adopt", "volume:"+oldVolume, "--data-dir", s.dataDir)
+	argv := []string{"sh", "-c", `exec "$@" 2>&1`, "sh", a.f.run.path("bin", "trustcast"), "init", "--domain", domain, "--adopt", "volume:" + oldVolume, "--data-dir", s.dataDir}
+	out, err := a.f.run.output(ctx, a.dockerHost(), "", append(argv, a.engine...)...)
 	must(t, err)
 	t.Logf("init:\n%s", out)
 	var steps []string
@@ -161,7 +177,11 @@ func (a *adoption) switchOver(t *testing.T, steps []string, e *excuses) time.Dur
 		_, err := a.old.docker(strings.Fields(step)[1:]...)
 		must(t, err)
 	}
-	must(t, a.f.server.start("trustcast", nil))
+	args := a.engine
+	if len(args) > 0 {
+		args = append(slices.Clone(args), "--registry-image", a.image)
+	}
+	must(t, a.f.server.start("trustcast", a.dockerHost(), args...))
 	end()
 	away := time.Since(from)
 	st, err := a.f.server.status()
