@@ -16,7 +16,7 @@ FUZZTIME ?= 30s
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test prove check generate fleet-test fuzz bench tools clean
+.PHONY: help build images demo test prove check generate fleet-test fuzz bench tools clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,14 @@ help: ## print this
 build: ## build trustcast and trustcast-agent into bin/, static and stripped
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/trustcast ./cmd/trustcast
 	CGO_ENABLED=0 go build -trimpath -tags $(AGENT_TAGS) -ldflags '$(LDFLAGS)' -o bin/trustcast-agent ./cmd/trustcast-agent
+
+# `git describe` may say what a tag may not have.
+TAG   = $(subst +,-,$(VERSION))
+IMAGE = docker build --quiet --file deploy/Dockerfile --build-arg VERSION='$(VERSION)' --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)"
+
+images: build ## build the images trustcast/trustcast and trustcast/agent, tagged by version and latest
+	$(IMAGE) --target server --tag trustcast/trustcast:$(TAG) --tag trustcast/trustcast:latest .
+	$(IMAGE) --target agent --tag trustcast/agent:$(TAG) --tag trustcast/agent:latest .
 
 demo: build ## show it all on this machine: a registry, five hosts, a rotation; no root, no Docker
 	go run ./test/demo

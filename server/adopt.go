@@ -72,7 +72,7 @@ type old struct {
 	result  AdoptResult
 	pair    *pair // nil: a new CA
 	users   users.Imported
-	archive *archive // nil: the data are in place
+	archive *oldArchive // nil: the data are in place
 }
 
 // adoptVolume makes a volume that is taken over the docker engine's.

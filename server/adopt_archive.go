@@ -33,8 +33,8 @@ const (
 // adoptedTops are the directories of a plain registry's data.
 var adoptedTops = []string{"docker", "auth", "certs"}
 
-// archive is a tar of a plain registry's data, read once from end to end.
-type archive struct {
+// oldArchive is a tar of a plain registry's data, read once from end to end.
+type oldArchive struct {
 	path, hash string
 	// prefix is what stands before the data in each name: "", or "data/".
 	prefix string
@@ -43,8 +43,8 @@ type archive struct {
 // readArchive reads a tar, plain or gzip: its hash, and what decides. Names that lead
 // out of it, links and devices refuse it as a whole; what is no part of a registry is
 // passed over.
-func readArchive(file string) (*archive, oldFiles, error) {
-	a := &archive{path: file}
+func readArchive(file string) (*oldArchive, oldFiles, error) {
+	a := &oldArchive{path: file}
 	var f oldFiles
 	found := false
 	sum, err := a.walk(func(h *tar.Header, r io.Reader) error {
@@ -106,7 +106,7 @@ func (f *oldFiles) take(part string, h *tar.Header, r io.Reader) error {
 
 // walk calls visit for each directory and regular file, and returns the hash of the
 // whole file.
-func (a *archive) walk(visit func(*tar.Header, io.Reader) error) (hash string, err error) {
+func (a *oldArchive) walk(visit func(*tar.Header, io.Reader) error) (hash string, err error) {
 	file, err := os.Open(a.path)
 	if err != nil {
 		return "", err
@@ -180,7 +180,7 @@ func unzipped(r *bufio.Reader) (io.Reader, error) {
 
 // fits: the data directory is absent or empty, or an Init with this archive was cut
 // off there.
-func (a *archive) fits(dataDir string) error {
+func (a *oldArchive) fits(dataDir string) error {
 	if Initialized(dataDir) {
 		return alreadyError(dataDir)
 	}
@@ -209,7 +209,7 @@ func (a *archive) fits(dataDir string) error {
 }
 
 // unpack brings the archive's data to their places. The caller has the lock.
-func (a *archive) unpack(l layout) error {
+func (a *oldArchive) unpack(l layout) error {
 	dir := filepath.Join(l.dir, adoptingDir)
 	mark := filepath.Join(dir, completeMark)
 	if _, err := os.Stat(mark); errors.Is(err, fs.ErrNotExist) {
@@ -250,7 +250,7 @@ func syncAll(dir string) error {
 }
 
 // extract writes what is part of a registry under dir, anew.
-func (a *archive) extract(dir string) error {
+func (a *oldArchive) extract(dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
@@ -291,7 +291,7 @@ func writeFrom(r io.Reader, to string, private bool) error {
 }
 
 // done removes the mark: the registry is made.
-func (a *archive) done(l layout) error {
+func (a *oldArchive) done(l layout) error {
 	if err := os.RemoveAll(filepath.Join(l.dir, adoptingDir)); err != nil {
 		return fmt.Errorf("clear away what is left of unpacking: %w", err)
 	}

@@ -284,18 +284,18 @@ func TestAdoptArchive(t *testing.T) {
 // TestAdoptArchiveAgain: what a crash leaves at each moment is taken up again.
 func TestAdoptArchiveAgain(t *testing.T) {
 	from := archiveOf(t, false, oldEntries(t, "")...)
-	for what, crash := range map[string]func(t *testing.T, l layout, a *archive){
-		"while unpacking": func(t *testing.T, l layout, _ *archive) {
+	for what, crash := range map[string]func(t *testing.T, l layout, a *oldArchive){
+		"while unpacking": func(t *testing.T, l layout, _ *oldArchive) {
 			if err := os.MkdirAll(filepath.Join(l.dir, adoptingDir, "data", "docker", "half"), 0o700); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"when all is there": func(t *testing.T, l layout, a *archive) {
+		"when all is there": func(t *testing.T, l layout, a *oldArchive) {
 			if err := a.unpack(l); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"while moving": func(t *testing.T, l layout, a *archive) {
+		"while moving": func(t *testing.T, l layout, a *oldArchive) {
 			if err := a.unpack(l); err != nil {
 				t.Fatal(err)
 			}

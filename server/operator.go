@@ -68,6 +68,9 @@ func change(req, resp any) (verb, object string, changes bool) {
 	case *pb.CreateTokenRequest:
 		made, _ := resp.(*pb.CreateTokenResponse) // nil when refused
 		return "token create", strings.TrimSpace(made.GetId() + " " + r.GetHost()), true
+	case *pb.ServeNowRequest:
+		opened, _ := resp.(*pb.ServeNowResponse) // nil when refused
+		return "ca serve-now", strings.Join(opened.GetWillFail(), ","), true
 	case *pb.RemoveTokenRequest:
 		return "token rm", r.GetId(), true
 	case *pb.ChangeRegistryRequest:

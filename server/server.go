@@ -23,6 +23,7 @@ import (
 
 	"github.com/trustcast/trustcast/certs"
 	"github.com/trustcast/trustcast/internal/gossip"
+	"github.com/trustcast/trustcast/server/archive"
 	"github.com/trustcast/trustcast/server/authority"
 	"github.com/trustcast/trustcast/server/edge"
 	"github.com/trustcast/trustcast/server/fleet"
@@ -86,6 +87,13 @@ type node struct {
 // drains and returns nil. Every error is one sentence with the next step.
 func Run(ctx context.Context, cfg Config) error {
 	cfg = cfg.withDefaults()
+	finished, err := archive.Settle(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	if finished {
+		cfg.Log.Warn("a restore was cut short when all was checked: it is finished now")
+	}
 	if !Initialized(cfg.DataDir) {
 		return fmt.Errorf("%s holds no registry: make one with `trustcast init --domain HOST[:PORT]`, or start with `trustcast server --init --domain HOST[:PORT] --user NAME`", cfg.DataDir)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/trustcast/trustcast/certs"
 	"github.com/trustcast/trustcast/internal/durable"
+	"github.com/trustcast/trustcast/server/archive"
 	"github.com/trustcast/trustcast/server/authority"
 	"github.com/trustcast/trustcast/server/identity"
 	"github.com/trustcast/trustcast/server/records"
@@ -65,11 +66,16 @@ func (l layout) keys() string       { return filepath.Join(l.dir, "state", "keys
 func (l layout) socket() string     { return filepath.Join(l.dir, "state", "admin.sock") }
 func (l layout) htpasswd() string   { return filepath.Join(l.dir, "auth", "htpasswd") }
 func (l layout) caFile() string     { return filepath.Join(l.dir, "certs", "ca.crt") }
+func (l layout) images() string     { return filepath.Join(l.dir, "docker") }
 func (l layout) domainFile() string { return filepath.Join(l.dir, "certs", "domain.crt") }
 func (l layout) oldKey() string     { return filepath.Join(l.dir, "certs", "domain.key") }
 
-// Initialized says whether a data directory holds a registry.
+// Initialized says whether a data directory holds a registry, or one that a restore
+// was about to put there when it was cut short.
 func Initialized(dataDir string) bool {
+	if archive.Switching(dataDir) {
+		return true
+	}
 	_, err := os.Stat(filepath.Join(layout{dataDir}.records(), siteRecord+".json"))
 	return err == nil
 }
@@ -102,6 +108,9 @@ func Init(ctx context.Context, cfg InitConfig) (InitResult, error) {
 	s.Domain = names[0].String()
 	subject, err := parseSubject(cfg.Subject)
 	if err != nil {
+		return InitResult{}, err
+	}
+	if _, err := archive.Settle(cfg.DataDir); err != nil {
 		return InitResult{}, err
 	}
 	if err := checkFirstUser(cfg); err != nil {

@@ -47,7 +47,8 @@ func (n *node) status() (*pb.Status, error) {
 	s.GossipRing = n.ringStatus()
 	s.Paused = pausedText(n.clockOff())
 	s.Warnings = n.warnings(state, hosts)
-	return s, nil
+	s.BackedUp, s.BackupLacks, err = n.backupStatus(state)
+	return s, err
 }
 
 func rotationStatus(state authority.State, hosts []identity.Host) *pb.Rotation {

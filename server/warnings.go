@@ -176,7 +176,7 @@ func (n *node) lateHosts(hosts []identity.Host, now time.Time) (line string, wor
 // warn logs a warning about an end once for each of its thresholds, and a pause
 // once, until ctx ends. What is wrong at a start is said again.
 func (n *node) warn(ctx context.Context) error {
-	said, silent := map[string]int{}, false
+	said, silent, unsaved := map[string]int{}, false, ""
 	say := func(key, line string, level int) {
 		if level > said[key] && line != "" {
 			n.log.Warn(line, "certificate", key)
@@ -194,6 +194,7 @@ func (n *node) warn(ctx context.Context) error {
 			line, worst := n.lateHosts(n.identity.Hosts(), now)
 			say("host_identity", line, worst)
 		}
+		n.warnOfBackup(&unsaved)
 		off, paused := n.clockOff()
 		if text := pausedText(off, paused); paused && !silent {
 			n.log.Warn(text)
@@ -234,6 +235,7 @@ func (n *node) register() {
 			return float64(n.certificates(state)[i].ends.Unix())
 		}))
 	}
+	n.registerBackup()
 	n.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "trustcast_clock_skew_seconds",
 		Help: "Median of the reporting hosts' clocks minus this server's; beyond 3600 automatic actions pause.",

@@ -51,10 +51,10 @@ func mayImport(pkg string) []string {
 	switch {
 	case side == "test", side == "bench":
 		return nil // everything
-	case pkg == "certs", side == "proto", pkg == "internal/durable", pkg == "internal/gossip", pkg == "internal/cli":
+	case pkg == "certs", side == "proto", pkg == "internal/durable", pkg == "internal/gossip", pkg == "internal/cli", pkg == "internal/sealed":
 		return []string{}
 	case pkg == "cmd/trustcast":
-		return []string{"server", "proto/", "internal/cli", "internal/durable"}
+		return []string{"server", "proto/", "internal/cli", "internal/durable", "internal/sealed"}
 	case pkg == "cmd/trustcast-agent":
 		return []string{"agent", "internal/cli"}
 	case pkg == "server":
@@ -84,6 +84,8 @@ var only = map[string]string{
 	"github.com/distribution/distribution/v3":     "server/registry",
 	"github.com/google/renameio/v2":               "internal/durable",
 	"github.com/spf13/cobra":                      "cmd/trustcast",
+	"github.com/schollz/progressbar/v3":           "cmd/trustcast",
+	"filippo.io/age":                              "internal/sealed",
 	"github.com/prometheus/client_golang":         "server",
 	"github.com/google/go-containerregistry":      "test",
 	"github.com/rogpeppe/go-internal/testscript":  "test",

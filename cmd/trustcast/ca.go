@@ -18,7 +18,7 @@ const caExportMode = 0o644
 
 func (a *app) ca() *cobra.Command {
 	return a.group("ca", "Show, export and rotate the registry's CA", "  trustcast ca show\n  trustcast ca rotate --wait",
-		a.caShow(), a.caExport(), a.caRotate(), a.caRollback(), a.caHistory())
+		a.caShow(), a.caExport(), a.caRotate(), a.caRollback(), a.caHistory(), a.caServeNow())
 }
 
 func (a *app) showCA(ctx context.Context) (*pb.ShowCAResponse, error) {

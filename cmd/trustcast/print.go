@@ -80,20 +80,6 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// size is a number of bytes for people.
-func size(bytes uint64) string {
-	const units = "KMGTPE"
-	if bytes < 1000 {
-		return count(int(bytes), "byte")
-	}
-	v, unit := float64(bytes), -1
-	for v >= 1000 && unit+1 < len(units) {
-		v /= 1000
-		unit++
-	}
-	return fmt.Sprintf("%.1f %cB", v, units[unit])
-}
-
 // sentence makes one of a step that the server said.
 func sentence(s string) string {
 	if s == "" {

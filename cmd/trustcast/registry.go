@@ -197,7 +197,7 @@ func (a *app) printCollected(r collectedJSON, age time.Duration, asJSON bool) er
 	if r.DryRun {
 		verb = "would free"
 	}
-	text := fmt.Sprintf("%s %s: %s", verb, size(r.Bytes), count(int(min(r.Blobs, math.MaxInt32)), "blob"))
+	text := fmt.Sprintf("%s %s: %s", verb, size(int64(min(r.Bytes, math.MaxInt64))), count(int(min(r.Blobs, math.MaxInt32)), "blob"))
 	if r.Manifests > 0 {
 		text += ", " + count(int(min(r.Manifests, math.MaxInt32)), "untagged manifest")
 	}

@@ -55,7 +55,7 @@ func (a *app) root() *cobra.Command {
 		`  trustcast server --init --domain registry.example.com --user ci   # a registry in one line
   trustcast token create                                            # prints the line for each host
   trustcast status`,
-		a.initCommand(), a.server(), a.status(), a.user(), a.ca(), a.token(), a.host(), a.fleet(), a.registry(), a.version(), a.completion())
+		a.initCommand(), a.server(), a.status(), a.user(), a.ca(), a.token(), a.host(), a.fleet(), a.registry(), a.backup(), a.restore(), a.version(), a.completion())
 	c.Long = c.Short + ".\n\nExit codes: 0 done, 1 failed, 2 usage, 3 answered but the state is bad, 4 not found, 5 server unreachable."
 	c.SilenceErrors, c.SilenceUsage = true, true
 	c.SetHelpTemplate(helpTemplate)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -95,9 +94,7 @@ func (a *app) rotate(ctx context.Context, f rotateFlags) (*pb.RotateCAResponse, 
 // confirmRotation asks a person at a terminal; scripts are not asked. It shows who
 // will break before it asks.
 func (a *app) confirmRotation(ctx context.Context, f rotateFlags) error {
-	_, reads := terminal(a.stdin)
-	_, writes := terminal(a.stderr)
-	if f.yes || f.rotation != 0 || !reads || !writes {
+	if f.yes || f.rotation != 0 || !a.interactive() {
 		return nil
 	}
 	s, err := a.now(ctx)
@@ -112,15 +109,7 @@ func (a *app) confirmRotation(ctx context.Context, f rotateFlags) error {
 		return err
 	}
 	_, _ = io.WriteString(a.stderr, question(s.GetDomain(), plan, f)+" [y/N] ") // the answer decides, not the question
-	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return cli.Errorf(cli.Failed, "read the answer: %w", err)
-	}
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
-	}
-	return cli.Errorf(cli.Failed, "nothing was changed: the answer was not yes")
+	return a.agreed()
 }
 
 type rotatedJSON struct {

@@ -175,7 +175,19 @@ func registryRows(s *pb.Status) []string {
 			day(serving.GetLeafNotAfter()), count(int(serving.GetPredecessors()), "predecessor"))),
 		row("server", fmt.Sprintf("%s, up %s, registry %s, agents %s, gossip %s", s.GetVersion(), span(s.GetTime().AsTime().Sub(s.GetStarted().AsTime())),
 			s.GetRegistryAddress(), s.GetGrpcAddress(), orOff(s.GetGossipAddress()))),
+		row("backup", backupText(s)),
 	}
+}
+
+// backupText is about the newest backup; one that lacks something is no bad state.
+func backupText(s *pb.Status) string {
+	switch lacks := s.GetBackupLacks(); {
+	case s.GetBackedUp() == nil && lacks == "":
+		return "" // a server that does not say
+	case lacks != "":
+		return "warning: " + lacks
+	}
+	return ago(s.GetBackedUp(), s.GetTime())
 }
 
 func pausedRows(s *pb.Status) []string {

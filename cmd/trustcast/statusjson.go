@@ -27,7 +27,15 @@ type statusJSON struct {
 	GossipAddress   string         `json:"gossip_address"`
 	GossipRing      ringJSON       `json:"gossip_ring"`
 	// Paused is why automatic actions pause, else empty.
-	Paused string `json:"paused"`
+	Paused string     `json:"paused"`
+	Backup backupJSON `json:"backup"`
+}
+
+// backupJSON is about the newest backup; Made is null when there never was one.
+type backupJSON struct {
+	Made *time.Time `json:"made"`
+	// Lacks is what it does not have, else empty.
+	Lacks string `json:"lacks"`
 }
 
 type ringJSON struct {
@@ -102,6 +110,7 @@ func newStatusJSON(s *pb.Status) statusJSON {
 		RegistryAddress: s.GetRegistryAddress(), GRPCAddress: s.GetGrpcAddress(), GossipAddress: s.GetGossipAddress(),
 		GossipRing: ringJSON{s.GetGossipRing().GetVersion(), s.GetGossipRing().GetStep(), list(s.GetGossipRing().GetWaitingFor())},
 		Paused:     s.GetPaused(),
+		Backup:     backupJSON{instant(s.GetBackedUp()), s.GetBackupLacks()},
 	}
 }
 

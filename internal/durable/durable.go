@@ -57,6 +57,23 @@ func Remove(path string) error {
 	return nil
 }
 
+// Rename moves what is at path from to path to, which must not exist or be of the
+// same kind, durably. Both are on one file system.
+func Rename(from, to string) error {
+	reached(beforeRename, to)
+	if err := os.Rename(from, to); err != nil {
+		return fmt.Errorf("rename: %w", err)
+	}
+	if err := syncDir(filepath.Dir(to)); err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Dir(from)); err != nil {
+		return err
+	}
+	reached(afterRename, to)
+	return nil
+}
+
 // MkdirAll makes dir and its missing parents, each synced into its parent.
 func MkdirAll(dir string, perm fs.FileMode) error {
 	if fi, err := os.Stat(dir); err == nil {

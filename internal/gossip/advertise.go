@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -19,7 +20,7 @@ func advertised(ctx context.Context, bound netip.AddrPort, configured string, pe
 		return bound, nil
 	}
 	// Documentation addresses follow the default routes; nothing is sent.
-	for _, to := range append(peers[:min(1, len(peers)):1], "192.0.2.1:9", "[2001:db8::1]:9") {
+	for _, to := range slices.Concat(peers[:min(1, len(peers))], []string{"192.0.2.1:9", "[2001:db8::1]:9"}) {
 		if ip := routeTo(ctx, to); ip.IsValid() && !ip.IsLoopback() {
 			return netip.AddrPortFrom(ip, bound.Port()), nil
 		}

@@ -29,9 +29,11 @@ func TestAdvertised(t *testing.T) {
 		}
 	}
 	for _, wildcard := range []netip.AddrPort{any4, any6} {
-		got, err := advertised(t.Context(), wildcard, "", []string{"127.0.0.1:1"})
-		if err != nil || got.Addr().IsUnspecified() || got.Port() != 7947 {
-			t.Errorf("bound %s: %s (%v), want an address that can be dialled", wildcard, got, err)
+		for _, peers := range [][]string{nil, {"127.0.0.1:1"}, {"127.0.0.1:1", "127.0.0.1:2"}} { // a server starts without peers
+			got, err := advertised(t.Context(), wildcard, "", peers)
+			if err != nil || got.Addr().IsUnspecified() || got.Port() != 7947 {
+				t.Errorf("bound %s, peers %v: %s (%v), want an address that can be dialled", wildcard, peers, got, err)
+			}
 		}
 	}
 }

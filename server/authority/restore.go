@@ -114,7 +114,7 @@ func (r Rotation) Frozen(v View) string {
 		names, _ := r.ahead(v)
 		return fmt.Sprintf("there are newer generations than %d on %s: another server, or a later state of this one, leads this fleet; stop this server, or if it is the right one restore it from its newest backup; a host that lies is shut out by `trustcast host rm NAME`", r.Generation, someOf(names))
 	case r.Restored:
-		return "this server was restored from a backup and serves nobody until every present host has the restored CA; `trustcast status` names who is waited for"
+		return "this server was restored from a backup and serves nobody until every present host has the restored CA; `trustcast status` names who is waited for, `trustcast ca serve-now` does not wait for them"
 	}
 	return ""
 }

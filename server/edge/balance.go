@@ -27,7 +27,8 @@ func newBalance() balance {
 // turn is a request's at an endpoint, until done.
 type turn struct {
 	*endpoint
-	life uint64 // the endpoint's when the turn began
+	life uint64          // the endpoint's when the turn began
+	hung context.Context // that life's
 }
 
 // Serve says who answers from now on; requests in flight at others go on. One
@@ -150,7 +151,7 @@ func (b *balance) choose() (t turn, changed <-chan struct{}) {
 	b.turn = (at + 1) % len(b.serving)
 	ep := b.serving[at]
 	ep.inFlight++
-	return turn{ep, ep.life}, nil
+	return turn{ep, ep.life, ep.hung}, nil
 }
 
 // done ends a turn.

@@ -52,7 +52,8 @@ type Config struct {
 	HoldLimit time.Duration
 	// HealthEvery is how often an endpoint behind a socket is asked whether it is
 	// well; a failing one is asked ten times as often. Default 5 s.
-	HealthEvery time.Duration
+	HealthEvery   time.Duration
+	healthTimeout time.Duration // tests have less time than healthTimeout
 	// Failed, if set, is called when an endpoint was taken out because it failed.
 	// It must return at once.
 	Failed func(id string, err error)
@@ -100,13 +101,16 @@ func New(cfg Config) *Edge {
 	if cfg.HealthEvery == 0 {
 		cfg.HealthEvery = defaultHealthEvery
 	}
+	if cfg.healthTimeout == 0 {
+		cfg.healthTimeout = healthTimeout
+	}
 	e := &Edge{
 		cfg:      cfg,
 		signIn:   newSignIn(cfg.Hash, cfg.DummyHash),
 		clients:  newClients(),
 		gate:     newGate(),
 		balance:  newBalance(),
-		space:    space{free: cfg.Free, minimum: cfg.MinFree, log: cfg.Log},
+		space:    space{free: cfg.Free, minimum: cfg.MinFree, log: cfg.Log, every: lookEvery},
 		stopping: make(chan struct{}),
 	}
 	e.metrics = newMetrics(e)

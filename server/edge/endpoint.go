@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"time"
@@ -43,6 +44,9 @@ type endpoint struct {
 	// life grows when it comes back. What a request met in an earlier life says
 	// nothing about this one.
 	life uint64
+	// hung ends when it does not even answer for its health; each life has its own.
+	hung context.Context
+	hang context.CancelFunc // ends hung
 	// empty is closed when inFlight gets to 0; nil when nobody waits for that.
 	empty chan struct{}
 
@@ -52,10 +56,20 @@ type endpoint struct {
 
 func (e *Edge) newEndpoint(to Endpoint) *endpoint {
 	ep := &endpoint{Endpoint: to}
+	ep.begin()
 	if to.Handler == nil {
 		ep.proxy = newProxy(to.Socket, e.cfg.Log)
 	}
 	return ep
+}
+
+// begin begins a life.
+func (ep *endpoint) begin() {
+	ep.life++
+	ep.problem = nil
+	if ep.hung == nil || ep.hung.Err() != nil {
+		ep.hung, ep.hang = context.WithCancel(context.Background())
+	}
 }
 
 // same says whether to is the one that ep stands for.

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -52,7 +53,7 @@ func (b *balance) due(now time.Time) (due []turn, next time.Time) {
 		case ep.proxy == nil || ep.asking:
 		case !ep.due.After(now):
 			ep.asking = true
-			due = append(due, turn{ep, ep.life})
+			due = append(due, turn{ep, ep.life, ep.hung})
 		case next.IsZero() || ep.due.Before(next):
 			next = ep.due
 		}
@@ -63,13 +64,15 @@ func (b *balance) due(now time.Time) (due []turn, next time.Time) {
 // ask asks an endpoint once; then it fails or is back.
 func (e *Edge) ask(ctx context.Context, t turn) {
 	failures := e.balance.failures(t)
-	err := t.proxy.health(ctx)
+	asking, cancel := context.WithTimeout(ctx, e.cfg.healthTimeout)
+	defer cancel()
+	err := t.proxy.health(asking)
 	if ctx.Err() != nil {
 		return // the edge stops: no word about the endpoint
 	}
 	if err != nil {
 		e.fail(t, err)
-		e.balance.unwell(t, e.cfg.HealthEvery)
+		e.balance.unwell(t, e.cfg.HealthEvery, errors.Is(err, context.DeadlineExceeded))
 	} else if e.balance.well(t, failures, e.cfg.HealthEvery) {
 		e.cfg.Log.Info("an endpoint of the registry answers again", "endpoint", t.ID)
 	}
@@ -132,29 +135,32 @@ func (b *balance) well(t turn, failures uint64, every time.Duration) (back bool)
 	if ep.problem == nil {
 		return false
 	}
-	ep.problem = nil
-	ep.life++
+	ep.begin()
 	b.wake()
 	return true
 }
 
-// unwell plans when an endpoint is asked again that gave no good answer.
-func (b *balance) unwell(t turn, every time.Duration) {
+// unwell plans when an endpoint is asked again that gave no good answer. From one
+// that hangs, whatever only reads and has no answer yet goes elsewhere.
+func (b *balance) unwell(t turn, every time.Duration, hangs bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	t.asking = false
-	t.due = time.Now().Add(every / failingShare)
+	ep := t.endpoint
+	ep.asking = false
+	ep.due = time.Now().Add(every / failingShare)
+	if hangs {
+		ep.hang()
+	}
 }
 
 // health is nil when the endpoint gives any answer to GET /v2/ but a server's
 // error: whether it lets us in is not the question.
 func (p *proxy) health(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
-	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://registry/v2/", nil)
 	if err != nil {
 		return err
 	}
+	req.Header.Set("User-Agent", "trustcast-edge") // for the engine's log
 	resp, err := p.transport.RoundTrip(req)
 	if err != nil {
 		return fmt.Errorf("ask its health: %w", err)

@@ -82,6 +82,9 @@ func (w *response) Write(p []byte) (int, error) {
 
 // Flush lets engines stream.
 func (w *response) Flush() {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
 	w.limit.moveOn()
 	_ = w.control.Flush() // the next write says what is wrong
 }

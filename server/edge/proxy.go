@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"sync"
 	"time"
@@ -24,6 +25,14 @@ const (
 	// six. They are closed before any server of ours would.
 	idleConnections = 64
 	idleConnTimeout = 30 * time.Second
+	// maxConnections is how many an attempt may use: net/http tries all kept ones
+	// when they end, since it takes them for stale.
+	maxConnections = 2
+)
+
+var (
+	errHangs = errors.New("it hangs: it takes connections and answers nothing")
+	errEnds  = errors.New("it ends connections without an answer")
 )
 
 // proxy hands requests to an endpoint behind a Unix socket.
@@ -63,9 +72,6 @@ func rewrite(r *httputil.ProxyRequest) {
 			r.Out.Header[name] = values
 		}
 	}
-	for _, name := range []string{"Expect", "Connection", "Upgrade"} {
-		r.Out.Header.Del(name) // they are between the client and us
-	}
 }
 
 // attempt is one request at one endpoint.
@@ -73,6 +79,9 @@ type attempt struct {
 	err  error     // why the endpoint did not answer
 	cut  error     // why its answer broke off
 	body *unspoilt // nil: the request has none
+	// bound ends when the endpoint is bound to answer: until then it may be given
+	// up because it hangs. It says whether it was not.
+	bound func() bool
 }
 
 type attemptKey struct{}
@@ -83,9 +92,21 @@ func attemptOf(r *http.Request) *attempt {
 }
 
 // serve lets the endpoint answer. It panics with http.ErrAbortHandler when the
-// answer breaks off; then a.cut says whether the endpoint did that.
-func (p *proxy) serve(out http.ResponseWriter, r *http.Request, a *attempt) {
-	r = r.WithContext(context.WithValue(r.Context(), attemptKey{}, a))
+// answer breaks off; then a.cut says whether the endpoint did that. What only
+// reads is given up when hung ends before an answer is there.
+func (p *proxy) serve(hung context.Context, out http.ResponseWriter, r *http.Request, a *attempt) {
+	ctx, cancel := context.WithCancelCause(context.WithValue(r.Context(), attemptKey{}, a))
+	defer cancel(nil)
+	if !isWrite(r) {
+		a.bound = context.AfterFunc(hung, func() { cancel(errHangs) })
+		defer a.bound()
+	}
+	connections := 0
+	r = r.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		if connections++; connections > maxConnections {
+			cancel(errEnds)
+		}
+	}}))
 	if r.Body != nil && r.Body != http.NoBody {
 		a.body = &unspoilt{from: r.Body}
 		r.Body = a.body
@@ -103,6 +124,12 @@ func (a *attempt) unreached() bool {
 // endpoint did not answer.
 func begun(answer *http.Response) error {
 	a := attemptOf(answer.Request)
+	bound := func() error {
+		if a.bound != nil && !a.bound() {
+			return errHangs
+		}
+		return nil
+	}
 	if answer.StatusCode == http.StatusSwitchingProtocols {
 		return errors.New("it wants to speak another protocol")
 	}
@@ -113,10 +140,10 @@ func begun(answer *http.Response) error {
 		}
 		_ = answer.Body.Close() // its end was reached
 		answer.Body = &inMemory{whole}
-		return nil
+		return bound()
 	}
 	answer.Body = &watched{answer.Body, a}
-	return nil
+	return bound()
 }
 
 // inMemory is a body that came whole.

@@ -125,10 +125,11 @@ func forward(r *http.Request) *http.Request {
 // forwarded are the headers that forward makes.
 var forwarded = [...]string{"X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-For"}
 
-// isOurs says whether only the edge may set this header (in canonical form).
+// isOurs says whether a header (in canonical form) is between the client and the
+// edge, or only the edge may set it.
 func isOurs(name string) bool {
 	switch name {
-	case "Authorization", "Proxy-Authorization", "Forwarded", "X-Real-Ip":
+	case "Authorization", "Proxy-Authorization", "Forwarded", "X-Real-Ip", "Expect", "Upgrade":
 		return true
 	}
 	return strings.HasPrefix(name, "X-Forwarded-")

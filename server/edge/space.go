@@ -50,7 +50,8 @@ type space struct {
 	log     *slog.Logger
 
 	mu      sync.Mutex
-	at      time.Time // of the last look; zero before the first
+	every   time.Duration // how long a look counts
+	at      time.Time     // of the last look; zero before the first
 	looking bool
 	known   uint64
 	failed  bool // the last look did
@@ -64,7 +65,7 @@ func (s *space) now() (free uint64, ok bool) {
 		return 0, false
 	}
 	s.mu.Lock()
-	if s.at.IsZero() || !s.looking && time.Since(s.at) >= lookEvery {
+	if s.at.IsZero() || !s.looking && time.Since(s.at) >= s.every {
 		s.looking = true
 		s.mu.Unlock()
 		free, err := s.free()

@@ -13,7 +13,8 @@ const (
 	// connection, and a fleet of clients that try again comes to some hundreds.
 	maxHeld = 1024
 	// maxTries is how often one request is sent: one that brings every endpoint
-	// down must come to an end.
+	// down must come to an end. On kept connections each is up to maxConnections
+	// times.
 	maxTries = 4
 )
 
@@ -65,7 +66,7 @@ type visit struct {
 // twice by that.
 func (e *Edge) answer(out *response, r *http.Request) {
 	v := &visit{Edge: e, out: out, r: r, write: isWrite(r)}
-	defer v.leave()
+	defer v.end()
 	for {
 		t, why := v.turn()
 		if why != nil {
@@ -112,7 +113,8 @@ func (v *visit) turn() (turn, *refusal) {
 	}
 }
 
-// wait returns nil when it is worth another look.
+// wait returns nil when it is worth another look. A client that leaves in the
+// middle of its body is not seen before the limit: the body is not read.
 func (v *visit) wait(why *refusal, opened, found <-chan struct{}) *refusal {
 	if v.held == nil {
 		v.held = time.NewTimer(v.cfg.HoldLimit)
@@ -136,11 +138,18 @@ func (v *visit) wait(why *refusal, opened, found <-chan struct{}) *refusal {
 	}
 }
 
-// leave ends the visit, or begins it anew.
+// leave goes back before the gate.
 func (v *visit) leave() {
 	if v.inside {
 		v.gate.leave(v.write)
 		v.inside = false
+	}
+}
+
+func (v *visit) end() {
+	v.leave()
+	if v.held != nil {
+		v.held.Stop()
 	}
 }
 
@@ -158,7 +167,7 @@ func (v *visit) ask(t turn) (again bool, why *refusal) {
 			v.fail(t, a.cut)
 		}
 	}()
-	t.proxy.serve(v.out, v.r, a)
+	t.proxy.serve(t.hung, v.out, v.r, a)
 	touched, bodyErr := a.body.end()
 	switch {
 	case a.err == nil:
@@ -183,7 +192,7 @@ func (v *visit) mayGoElsewhere(a *attempt, touched bool) bool {
 		return false
 	case a.unreached():
 		return true
-	case a.body != nil: // and the endpoint did not get it
+	case a.body != nil && adds(v.r): // which nothing can do without its body
 		return v.tries < maxTries
 	}
 	return !v.write && v.tries < maxTries

@@ -126,15 +126,8 @@ func parse(path string, data []byte) (file, error) {
 // Get decodes the record called name into value and returns its revision.
 func (s *Store) Get(name string, value any) (rev uint64, err error) {
 	s.mu.Lock()
-	f, ok := s.records[name]
-	s.mu.Unlock()
-	if !ok {
-		return 0, fmt.Errorf("record %s: %w", name, ErrNotFound)
-	}
-	if err := decode(f.Value, value); err != nil {
-		return 0, fmt.Errorf("record %s: %w", name, err)
-	}
-	return f.Rev, nil
+	defer s.mu.Unlock()
+	return get(s.records, name, value)
 }
 
 // decode is strict: an unknown field was written by a program that knew more
@@ -176,9 +169,9 @@ func (s *Store) Put(name string, rev uint64, value any) (uint64, error) {
 		return 0, fmt.Errorf("write record %s: %w", name, ErrConflict)
 	}
 	f := file{Format: Format, Rev: rev + 1, Value: raw}
-	data, err := json.MarshalIndent(f, "", "  ")
+	data, err := encode(name, f)
 	if err != nil {
-		return 0, fmt.Errorf("encode record %s: %w", name, err)
+		return 0, err
 	}
 	if len(data) > maxRecord {
 		return 0, fmt.Errorf("write record %s: it has %d bytes and the next start reads at most %d", name, len(data), maxRecord)
@@ -187,7 +180,7 @@ func (s *Store) Put(name string, rev uint64, value any) (uint64, error) {
 	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return 0, fmt.Errorf("write record %s: %w", name, err)
 	}
-	if err := durable.WriteFile(path, append(data, '\n'), 0o600); err != nil {
+	if err := durable.WriteFile(path, data, 0o600); err != nil {
 		return 0, fmt.Errorf("write record %s: %w", name, err)
 	}
 	s.records[name] = f

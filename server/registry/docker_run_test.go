@@ -104,9 +104,9 @@ func (e *dockerd) start(t *testing.T) {
 	log, err := os.OpenFile(filepath.Join(e.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	must(t, err)
 	defer func() { _ = log.Close() }()
-	// A mount namespace of its own hides the system's containerd, which it would share,
-	// and takes mounts with it.
-	e.cmd = exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c",
+	// Namespaces of its own: of mounts, which hides the system's containerd, that it
+	// would share; of networks, since without a bridge it removes docker0.
+	e.cmd = exec.Command("unshare", "--mount", "--net", "--propagation", "private", "sh", "-c",
 		`if [ -d /run/containerd ]; then mount -t tmpfs none /run/containerd; fi; exec "$@"`, "sh",
 		"dockerd", "--config-file", filepath.Join(e.dir, "daemon.json"), "--host", e.host(), "--data-root", filepath.Join(e.dir, "data"), "--exec-root", filepath.Join(e.dir, "exec"),
 		"--pidfile", filepath.Join(e.dir, "pid"), "--storage-driver", "vfs", "--bridge=none", "--iptables=false", "--ip6tables=false")

@@ -137,9 +137,8 @@ func (cfg DockerConfig) plainConfig(socket string) ([]byte, error) {
 		"storage": section{
 			storageDriver: section{"rootdirectory": inside},
 			"delete":      section{"enabled": true},
-			"maintenance": section{"uploadpurging": section{
-				"enabled": true, "age": purgeAge.String(), "interval": purgeEvery.String(), "dryrun": false,
-			}},
+			// Registry.Run purges: replicas would all do it at the same time.
+			"maintenance": section{"uploadpurging": section{"enabled": false}},
 		},
 		"http": section{"net": "unix", "addr": socket, "secret": cfg.HTTPSecret},
 	}, "", "  ")

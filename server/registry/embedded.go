@@ -66,6 +66,9 @@ func NewEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	if !info.IsDir() {
 		return nil, fmt.Errorf("open the registry's data: %s is no directory: give the data directory with --data-dir", cfg.Root)
 	}
+	if err := disown(cfg.Root); err != nil {
+		return nil, err
+	}
 	e := &Embedded{cfg: cfg, said: &recentLines{}, opened: map[string]*handlers.App{}}
 	steerLogs(slog.New(slog.NewMultiHandler(cfg.Log.Handler(), slog.NewTextHandler(e.said, nil))))
 	if e.driver, err = FilesIn(cfg.Root)(ctx); err != nil {

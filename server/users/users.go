@@ -171,10 +171,25 @@ func (u *Users) change(decide func([]user) ([]user, error)) error {
 	}
 }
 
+// NamesIn returns the names of the users in a copy of the records, sorted.
+func NamesIn(s records.Snapshot) ([]string, error) {
+	users, _, err := readFrom(s.Get)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(users))
+	for i, user := range users {
+		names[i] = user.Name
+	}
+	return names, nil
+}
+
 // read returns the users of the record, sorted and checked, and its revision.
-func (u *Users) read() ([]user, uint64, error) {
+func (u *Users) read() ([]user, uint64, error) { return readFrom(u.store.Get) }
+
+func readFrom(get func(name string, value any) (uint64, error)) ([]user, uint64, error) {
 	var users []user
-	rev, err := u.store.Get(recordName, &users)
+	rev, err := get(recordName, &users)
 	if errors.Is(err, records.ErrNotFound) {
 		return []user{}, 0, nil
 	}

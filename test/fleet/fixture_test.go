@@ -34,11 +34,22 @@ type fleet struct {
 }
 
 // newFleet builds the programs and the machines, with that many hosts; the
-// server is not started. All of it is removed, and seen to be gone, at the end
-// of the test.
+// server is not started.
 func newFleet(t *testing.T, hosts int) *fleet {
 	t.Helper()
 	begin := time.Now()
+	f := emptyFleet(t)
+	must(t, f.build())
+	must(t, writeImage(f.run.path("image.tar")))
+	must(t, f.makeMachines(hosts))
+	t.Logf("%s: %d Docker engines after %v", f.run.name(), len(f.hosts), time.Since(begin).Round(time.Second))
+	return f
+}
+
+// emptyFleet has no machines yet. Whatever is made for it is removed, and seen
+// to be gone, at the end of the test.
+func emptyFleet(t *testing.T) *fleet {
+	t.Helper()
 	r, err := claim()
 	if err != nil {
 		t.Fatal(err)
@@ -55,10 +66,6 @@ func newFleet(t *testing.T, hosts int) *fleet {
 			t.Errorf("the machine's own certs.d has changed from %s to %s", outside, now)
 		}
 	})
-	must(t, f.build())
-	must(t, writeImage(r.path("image.tar")))
-	must(t, f.makeMachines(hosts))
-	t.Logf("%s: %d Docker engines after %v", f.run.name(), len(f.hosts), time.Since(begin).Round(time.Second))
 	return f
 }
 
@@ -80,6 +87,19 @@ func (f *fleet) build() error {
 }
 
 func (f *fleet) makeMachines(count int) error {
+	err := f.makeNetwork()
+	if err != nil {
+		return err
+	}
+	if f.server, err = newServer(f.net); err != nil {
+		return err
+	}
+	return f.makeHosts(count, fmt.Sprintf("127.0.0.1 localhost\n%s registry.test\n", f.run.addr(serverAddr)))
+}
+
+// makeNetwork makes what hosts are plugged into, and the directory that each
+// binds its own over.
+func (f *fleet) makeNetwork() error {
 	if err := os.Mkdir("/etc/docker", 0o755); err == nil {
 		if err := os.WriteFile(f.run.path(madeEtcDocker), nil, 0o600); err != nil {
 			return err
@@ -88,13 +108,12 @@ func (f *fleet) makeMachines(count int) error {
 		return err
 	}
 	var err error
-	if f.net, err = newNetwork(f.run); err != nil {
-		return err
-	}
-	if f.server, err = newServer(f.net); err != nil {
-		return err
-	}
-	hosts := fmt.Sprintf("127.0.0.1 localhost\n%s registry.test\n", f.run.addr(serverAddr))
+	f.net, err = newNetwork(f.run)
+	return err
+}
+
+// makeHosts makes that many hosts with this /etc/hosts, and starts their engines.
+func (f *fleet) makeHosts(count int, hosts string) error {
 	for i := range count {
 		h, err := newHost(f.net, i+1, hosts)
 		if err != nil {
@@ -119,16 +138,16 @@ func (f *fleet) each(do func(*host) error) error {
 
 // stopAll ends the programs as an operator would; the reaper would kill them.
 func (f *fleet) stopAll(t *testing.T) {
-	if f.server == nil {
-		return
-	}
 	err := f.each(func(h *host) error {
 		if h.agent != nil {
 			h.agent.signal(syscall.SIGCONT)
 		}
 		return errors.Join(h.stopAgent(syscall.SIGTERM), h.stopEngine())
 	})
-	if err := errors.Join(err, f.server.stop()); err != nil {
+	if f.server != nil {
+		err = errors.Join(err, f.server.stop())
+	}
+	if err != nil {
 		t.Error(err)
 	}
 }

@@ -77,6 +77,8 @@ shift; exec "$@"`
 		"dockerd", "--host", h.socket(), "--data-root", h.path("data"), "--exec-root", h.path("exec"), "--pidfile", h.path("docker.pid"),
 		// vfs works on every kernel, and the image is small.
 		"--storage-driver", "vfs",
+		// By this the reaper knows containers, which do not inherit the run's mark.
+		"--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", "/"+run.name(),
 		"--bridge=none", "--iptables=false", "--ip6tables=false")
 	if err != nil {
 		return err

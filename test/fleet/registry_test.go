@@ -38,6 +38,7 @@ const (
 type life struct {
 	f      *fleet
 	images [2]string // to upgrade to, back and forth
+	client *http.Transport
 	stop   chan struct{}
 	wg     sync.WaitGroup
 
@@ -65,6 +66,9 @@ func TestRegistryLife(t *testing.T) {
 	l.f.refusedEverywhere(t)
 	l.f.testJoin(t)
 
+	l.client, err = newClient(filepath.Join(l.f.server.dataDir, "certs", "ca.crt"), l.f.server.listen(registryPort))
+	must(t, err)
+	defer l.client.CloseIdleConnections()
 	loops := startPulls(appImage, l.f.hosts)
 	for i, h := range l.f.hosts {
 		l.wg.Go(func() { l.push(h, i) })
@@ -77,7 +81,7 @@ func TestRegistryLife(t *testing.T) {
 	l.compare(t)
 	t.Logf("registry's life: %v; pulls attempted %d, pulls failed %d, images pushed and pulled again %d; %v in all",
 		l.counts, l.f.sum.pulls, l.f.sum.failed, len(l.pushed), time.Since(begin).Round(time.Second))
-	for what, want := range map[string]int{"restarts": wantRestarts, "upgrades": wantUpgrades, "collections": wantSweeps, "replicas killed": 5, "pushes": lifeHosts} {
+	for what, want := range map[string]int{"restarts": wantRestarts, "upgrades": wantUpgrades, "collections": wantSweeps, "replicas killed": 5, "pushes": 2 * wantSweeps, "blobs freed": wantSweeps} {
 		if l.counts[what] < want {
 			t.Errorf("%s: %d, want %d", what, l.counts[what], want)
 		}
@@ -117,27 +121,64 @@ func (l *life) change(t *testing.T) {
 	}
 	upgrades := 0
 	for i, step := range steps {
-		var err error
+		do := func() error { return errors.Join(l.deleteOne(), l.collect(i%8 == 7)) }
 		switch step {
 		case "restart":
-			_, err = l.f.server.command("registry", "restart")
-			l.did("restarts")
+			do = func() error { return l.registry("restarts", "restart") }
 		case "upgrade":
 			upgrades++
-			_, err = l.f.server.command("registry", "upgrade", "--image", l.images[upgrades%2])
-			l.did("upgrades")
-		case "gc":
-			args := []string{"registry", "gc", "--untagged"}
-			if i%8 == 7 { // also what just came: a push may have to begin anew
-				args = append(args, "--min-age", "0s")
-			}
-			_, err = l.f.server.command(args...)
-			l.did("collections")
+			do = func() error { return l.registry("upgrades", "upgrade", "--image", l.images[upgrades%2]) }
+		}
+		err := do()
+		if err != nil { // the replica that it waited for may have been killed
+			l.did("commands repeated")
+			err = do()
 		}
 		if err != nil {
 			l.failed("%s: %v", step, err)
 		}
 	}
+}
+
+func (l *life) registry(what string, args ...string) error {
+	if _, err := l.f.server.command(append([]string{"registry"}, args...)...); err != nil {
+		return err
+	}
+	l.did(what)
+	return nil
+}
+
+// deleteOne deletes one of the images that were pushed, so that there is something
+// to collect.
+func (l *life) deleteOne() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for image, digest := range l.pushed {
+		ref, err := name.ParseReference(strings.TrimSuffix(image, ":"+image[strings.LastIndex(image, ":")+1:]) + "@" + digest)
+		if err != nil {
+			return err
+		}
+		delete(l.pushed, image)
+		return remote.Delete(ref, remote.WithTransport(l.client), remote.WithAuth(&authn.Basic{Username: user, Password: password}))
+	}
+	return nil
+}
+
+// collect sweeps; all: also what just came, so that a push may have to begin anew.
+func (l *life) collect(all bool) error {
+	args := []string{"registry", "gc", "--untagged"}
+	if all {
+		args = append(args, "--min-age", "0s")
+	}
+	var got struct{ Blobs, Spared int }
+	if err := l.f.server.json(&got, args...); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counts["collections"]++
+	l.counts["blobs freed"] += got.Blobs
+	return nil
 }
 
 // kill kills a replica now and then.
@@ -214,11 +255,8 @@ func (l *life) pushOne(h *host, image string, lane int) error {
 // compare pulls everything that was pushed, whole, by its digest.
 func (l *life) compare(t *testing.T) {
 	t.Helper()
-	transport, err := newClient(filepath.Join(l.f.server.dataDir, "certs", "ca.crt"), l.f.server.listen(registryPort))
-	must(t, err)
-	defer transport.CloseIdleConnections()
 	for image, digest := range l.pushed {
-		if err := whole(transport, image, digest); err != nil {
+		if err := whole(l.client, image, digest); err != nil {
 			t.Errorf("%s@%s was pushed and cannot be pulled: %v", image, digest, err)
 		}
 	}

@@ -40,6 +40,9 @@ func sweep(n int) error {
 	for _, m := range mounts(n) {
 		err = errors.Join(err, syscall.Unmount(m, syscall.MNT_DETACH))
 	}
+	for _, dir := range cgroups(n) {
+		err = errors.Join(err, os.Remove(dir))
+	}
 	if _, e := os.Stat(filepath.Join(runDir(n), madeEtcDocker)); e == nil {
 		err = errors.Join(err, os.Remove("/etc/docker"))
 	}
@@ -54,7 +57,8 @@ func leftovers(n int) []string {
 		left = append(left, fmt.Sprintf("process %d (%s)", pid, bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '})))
 	}
 	for kind, names := range map[string][]string{
-		"namespace": namespaces(n), "link": links(n), "iptables rule": rules(n), "mount": mounts(n), "volume": volumes(n),
+		"namespace": namespaces(n), "link": links(n), "iptables rule": rules(n), "mount": mounts(n),
+		"volume": volumes(n), "cgroup": cgroups(n),
 	} {
 		for _, name := range names {
 			left = append(left, kind+" "+name)
@@ -112,22 +116,45 @@ func killMarked(n int) error {
 	}
 }
 
-// marked lists the processes that have run n's mark in their environment.
+// marked lists the processes that have run n's mark in their environment, or are
+// in a container of its engines.
 func marked(n int) []int {
-	mark := []byte(markEnv + "=" + runName(n))
-	files, _ := filepath.Glob("/proc/[0-9]*/environ")
+	mark, parent := []byte(markEnv+"="+runName(n)), []byte("/"+runName(n)+"/")
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	var pids []int
-	for _, file := range files {
-		env, err := os.ReadFile(file)
-		if err != nil || !slices.ContainsFunc(bytes.Split(env, []byte{0}), func(v []byte) bool { return bytes.Equal(v, mark) }) {
+	for _, dir := range dirs {
+		env, _ := os.ReadFile(filepath.Join(dir, "environ")) // none: it has ended
+		groups, _ := os.ReadFile(filepath.Join(dir, "cgroup"))
+		if !slices.ContainsFunc(bytes.Split(env, []byte{0}), func(v []byte) bool { return bytes.Equal(v, mark) }) && !bytes.Contains(groups, parent) {
 			continue
 		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		pid, err := strconv.Atoi(filepath.Base(dir))
 		if err == nil && pid != os.Getpid() {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
+}
+
+// cgroups lists the control groups of run n's containers, the deepest first: one
+// tree for each controller, or a single one (version 2).
+func cgroups(n int) []string {
+	var found []string
+	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		roots, _ := filepath.Glob(filepath.Join(pattern, runName(n)))
+		for _, root := range roots {
+			_ = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error { // what vanishes meanwhile is gone
+				if err == nil && d.IsDir() {
+					found = append(found, path)
+				}
+				return nil
+			})
+		}
+	}
+	slices.Sort(found)
+	found = slices.Compact(found)
+	slices.Reverse(found)
+	return found
 }
 
 func namespaces(n int) []string {

@@ -6,29 +6,29 @@ import (
 	"time"
 )
 
-// backUp keeps a copy of the server's state, and starts the server from it some
+// backUp makes a backup of the server, and starts the server from it some
 // time later.
 func (o *organisation) backUp() {
 	if o.cloning || o.holding || o.backedUp {
 		o.in(time.Hour, o.backUp)
 		return
 	}
-	dir := filepath.Join(o.w.dir, "backup")
+	file := filepath.Join(o.w.dir, "backup.tar")
 	o.w.server.end(o.w.t)
-	o.w.backUp(dir)
+	o.w.backUp(file)
 	o.w.startServer()
 	made := time.Now()
 	o.backedUp = true
 	o.note("a backup is made")
-	o.in(o.logDraw(time.Hour, 10*day), func() { o.restore(dir, made) })
+	o.in(o.logDraw(time.Hour, 10*day), func() { o.restore(file, made) })
 }
 
 // restore loses the server's state since the backup. Whoever is away meanwhile may
 // have a CA that the backup never knew, so that it pulls only after its first
 // contact. Join tokens are revoked, so whoever joins comes first.
-func (o *organisation) restore(dir string, made time.Time) {
+func (o *organisation) restore(file string, made time.Time) {
 	if o.cloning || o.holding || o.joining() {
-		o.in(time.Hour, func() { o.restore(dir, made) })
+		o.in(time.Hour, func() { o.restore(file, made) })
 		return
 	}
 	o.backedUp = false
@@ -38,7 +38,7 @@ func (o *organisation) restore(dir string, made time.Time) {
 		o.beyond[name] = true
 	}
 	o.w.server.end(o.w.t)
-	o.w.restore(dir, made)
+	o.w.restore(file)
 }
 
 // joining: a host joins at the moment.

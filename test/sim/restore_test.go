@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -13,34 +14,28 @@ import (
 
 func (w *world) state() string { return filepath.Join(w.cfg.DataDir, "state") }
 
-// backUp copies the server's state, which must be stopped.
-func (w *world) backUp(dir string) {
+// backUp makes a backup of the server, which must be stopped.
+func (w *world) backUp(file string) {
 	w.t.Helper()
-	if err := os.RemoveAll(dir); err != nil {
+	f, err := os.Create(file)
+	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := os.CopyFS(dir, os.DirFS(w.state())); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-// putBack replaces the server's state, which must be stopped, by a backup.
-func (w *world) putBack(dir string) {
-	w.t.Helper()
-	if err := os.RemoveAll(w.state()); err != nil {
-		w.t.Fatal(err)
-	}
-	if err := os.CopyFS(w.state(), os.DirFS(dir)); err != nil {
+	if err := errors.Join(server.BackUp(w.t.Context(), server.BackupConfig{DataDir: w.cfg.DataDir}, f), f.Close()); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
 // restore starts the server, which must be stopped, from a backup. It serves
 // nobody at first.
-func (w *world) restore(dir string, made time.Time) {
+func (w *world) restore(file string) {
 	w.t.Helper()
-	w.putBack(dir)
-	if err := server.Restored(w.cfg.DataDir, made, time.Now()); err != nil {
+	f, err := os.Open(file)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, err = server.Restore(w.t.Context(), server.RestoreConfig{DataDir: w.cfg.DataDir, Force: true}, f)
+	if err := errors.Join(err, f.Close()); err != nil {
 		w.t.Fatal(err)
 	}
 	rec, err := w.readRecord()
@@ -53,6 +48,25 @@ func (w *world) restore(dir string, made time.Time) {
 	w.startServer()
 }
 
+// copyState copies the server's state, which must be stopped.
+func (w *world) copyState(dir string) {
+	w.t.Helper()
+	if err := os.CopyFS(dir, os.DirFS(w.state())); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// putBack replaces the server's state, which must be stopped, by a copy.
+func (w *world) putBack(dir string) {
+	w.t.Helper()
+	if err := os.RemoveAll(w.state()); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.CopyFS(w.state(), os.DirFS(dir)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // TestRestore: two rotations after the backup, every host has a CA that the restored
 // server never heard of. It serves nobody until they have the restored one; who
 // joined after the backup is known again.
@@ -61,7 +75,6 @@ func TestRestore(t *testing.T) {
 		backup := filepath.Join(w.dir, "backup")
 		w.server.end(w.t)
 		w.backUp(backup)
-		made := time.Now()
 		w.startServer()
 		w.addHost("host-5", agent.Layers{})
 		for i := range 2 {
@@ -72,7 +85,7 @@ func TestRestore(t *testing.T) {
 		w.until("all hosts trust", 5*time.Minute, trusted(6))
 		w.cutLink("host-0", true) // holds the edge closed
 		w.server.end(w.t)
-		w.restore(backup, made)
+		w.restore(backup)
 		w.until("host-0 alone is waited for", time.Minute, func(s *pb.Status) bool {
 			waits := s.GetRotation().GetWaitingFor()
 			return s.GetRotation().GetFrozen() != "" && len(waits) == 1 && waits[0].GetHost() == "host-0"
@@ -93,13 +106,54 @@ func TestRestore(t *testing.T) {
 	})
 }
 
+// TestRestoreOfAFleetThatMovedOn: since the backup, two rotations, one host went away
+// and one was removed. The present ones have the restored CA within moments; the one
+// that is away gets it when it is back; the removed one is back on record.
+func TestRestoreOfAFleetThatMovedOn(t *testing.T) {
+	simulate(t, 4, agent.Layers{}, func(w *world) {
+		backup := filepath.Join(w.dir, "backup")
+		w.server.end(w.t)
+		w.backUp(backup)
+		w.startServer()
+		for i := range 2 {
+			w.until("all hosts trust", 5*time.Minute, trusted(4))
+			w.rotate()
+			w.until("the rotation ends", 10*time.Minute, idleAt(uint64(3+2*i)))
+		}
+		w.until("all hosts trust", 5*time.Minute, trusted(4))
+		w.drifted("host-2", true) // nothing is promised to who is removed
+		w.removeHost("host-2")
+		w.cutLink("host-1", true)
+		w.until("host-1 is gone", time.Hour, count(1, func(_ *pb.Status, h *pb.Host) bool { return h.GetState() == "gone" }))
+		w.server.end(w.t)
+		w.restore(backup)
+		w.until("it serves, although two give no sign", time.Hour, func(s *pb.Status) bool {
+			return s.GetRotation().GetFrozen() == "" && len(s.GetHosts()) == 4
+		})
+		for _, name := range []string{"host-0", "host-3"} {
+			if made, err := w.pull(w.host(name)); !made || err != nil {
+				t.Errorf("%s does not pull: made %v, %v", name, made, err)
+			}
+		}
+		w.cutLink("host-1", false)
+		w.until("the host that was away trusts the restored CA", 30*time.Minute, trusted(3))
+		w.until("the removed host is back", 3*time.Hour, trusted(4))
+		w.drifted("host-2", false)
+		for _, name := range w.names() {
+			if made, err := w.pull(w.host(name)); !made || err != nil {
+				t.Errorf("%s does not pull: made %v, %v", name, made, err)
+			}
+		}
+	})
+}
+
 // TestOldCopyFreezes: a server started on an old copy of its state hears that its
 // hosts went further, says so and touches nothing.
 func TestOldCopyFreezes(t *testing.T) {
 	simulate(t, 4, agent.Layers{}, func(w *world) {
 		backup := filepath.Join(w.dir, "backup")
 		w.server.end(w.t)
-		w.backUp(backup)
+		w.copyState(backup)
 		w.startServer()
 		w.until("all hosts trust", 5*time.Minute, trusted(4))
 		w.rotate()

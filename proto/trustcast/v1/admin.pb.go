@@ -208,7 +208,11 @@ type Status struct {
 	Strangers  []*Stranger `protobuf:"bytes,16,rep,name=strangers,proto3" json:"strangers,omitempty"`
 	GossipRing *GossipRing `protobuf:"bytes,17,opt,name=gossip_ring,json=gossipRing,proto3" json:"gossip_ring,omitempty"`
 	// Why automatic actions pause, in words; empty when they do not.
-	Paused        string `protobuf:"bytes,18,opt,name=paused,proto3" json:"paused,omitempty"`
+	Paused string `protobuf:"bytes,18,opt,name=paused,proto3" json:"paused,omitempty"`
+	// When the newest backup was made; unset: never.
+	BackedUp *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=backed_up,json=backedUp,proto3" json:"backed_up,omitempty"`
+	// What the newest backup lacks, in words; empty: it has the active CA's key.
+	BackupLacks   string `protobuf:"bytes,20,opt,name=backup_lacks,json=backupLacks,proto3" json:"backup_lacks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -365,6 +369,20 @@ func (x *Status) GetGossipRing() *GossipRing {
 func (x *Status) GetPaused() string {
 	if x != nil {
 		return x.Paused
+	}
+	return ""
+}
+
+func (x *Status) GetBackedUp() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BackedUp
+	}
+	return nil
+}
+
+func (x *Status) GetBackupLacks() string {
+	if x != nil {
+		return x.BackupLacks
 	}
 	return ""
 }
@@ -3397,7 +3415,7 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\x06status\x18\x01 \x01(\v2\x14.trustcast.v1.StatusR\x06status\"\x14\n" +
 	"\x12WatchStatusRequest\"C\n" +
 	"\x13WatchStatusResponse\x12,\n" +
-	"\x06status\x18\x01 \x01(\v2\x14.trustcast.v1.StatusR\x06status\"\xc0\x05\n" +
+	"\x06status\x18\x01 \x01(\v2\x14.trustcast.v1.StatusR\x06status\"\x9c\x06\n" +
 	"\x06Status\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x19\n" +
 	"\bfleet_id\x18\x02 \x01(\tR\afleetId\x12\x16\n" +
@@ -3420,7 +3438,9 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\tstrangers\x18\x10 \x03(\v2\x16.trustcast.v1.StrangerR\tstrangers\x129\n" +
 	"\vgossip_ring\x18\x11 \x01(\v2\x18.trustcast.v1.GossipRingR\n" +
 	"gossipRing\x12\x16\n" +
-	"\x06paused\x18\x12 \x01(\tR\x06paused\"\x95\x01\n" +
+	"\x06paused\x18\x12 \x01(\tR\x06paused\x127\n" +
+	"\tbacked_up\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\bbackedUp\x12!\n" +
+	"\fbackup_lacks\x18\x14 \x01(\tR\vbackupLacks\"\x95\x01\n" +
 	"\bStranger\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x127\n" +
 	"\tlast_seen\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\blastSeen\x12\x1a\n" +
@@ -3742,80 +3762,81 @@ var file_trustcast_v1_admin_proto_depIdxs = []int32{
 	55, // 6: trustcast.v1.Status.time:type_name -> google.protobuf.Timestamp
 	5,  // 7: trustcast.v1.Status.strangers:type_name -> trustcast.v1.Stranger
 	6,  // 8: trustcast.v1.Status.gossip_ring:type_name -> trustcast.v1.GossipRing
-	55, // 9: trustcast.v1.Stranger.last_seen:type_name -> google.protobuf.Timestamp
-	55, // 10: trustcast.v1.Serving.ca_not_after:type_name -> google.protobuf.Timestamp
-	55, // 11: trustcast.v1.Serving.leaf_not_after:type_name -> google.protobuf.Timestamp
-	55, // 12: trustcast.v1.Rotation.started:type_name -> google.protobuf.Timestamp
-	55, // 13: trustcast.v1.Rotation.deadline:type_name -> google.protobuf.Timestamp
-	9,  // 14: trustcast.v1.Rotation.waiting_for:type_name -> trustcast.v1.WaitingFor
-	55, // 15: trustcast.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	55, // 16: trustcast.v1.Host.identity_not_after:type_name -> google.protobuf.Timestamp
-	55, // 17: trustcast.v1.Host.enrolled:type_name -> google.protobuf.Timestamp
-	56, // 18: trustcast.v1.Host.clock_skew:type_name -> google.protobuf.Duration
-	19, // 19: trustcast.v1.ShowCAResponse.certificates:type_name -> trustcast.v1.CertificateInfo
-	20, // 20: trustcast.v1.ShowCAResponse.history:type_name -> trustcast.v1.HistoryEntry
-	55, // 21: trustcast.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
-	55, // 22: trustcast.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
-	55, // 23: trustcast.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
-	56, // 24: trustcast.v1.RotateCARequest.deadline:type_name -> google.protobuf.Duration
-	25, // 25: trustcast.v1.PlanRotationResponse.hosts:type_name -> trustcast.v1.HostOutlook
-	5,  // 26: trustcast.v1.PlanRotationResponse.strangers:type_name -> trustcast.v1.Stranger
-	56, // 27: trustcast.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Duration
-	55, // 28: trustcast.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	34, // 29: trustcast.v1.ListTokensResponse.tokens:type_name -> trustcast.v1.TokenInfo
-	55, // 30: trustcast.v1.TokenInfo.created:type_name -> google.protobuf.Timestamp
-	55, // 31: trustcast.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
-	41, // 32: trustcast.v1.GetRegistryResponse.replicas:type_name -> trustcast.v1.Replica
-	55, // 33: trustcast.v1.Replica.started:type_name -> google.protobuf.Timestamp
-	56, // 34: trustcast.v1.CollectGarbageRequest.min_age:type_name -> google.protobuf.Duration
-	52, // 35: trustcast.v1.ShowConfigResponse.settings:type_name -> trustcast.v1.Setting
-	0,  // 36: trustcast.v1.AdminService.GetStatus:input_type -> trustcast.v1.GetStatusRequest
-	2,  // 37: trustcast.v1.AdminService.WatchStatus:input_type -> trustcast.v1.WatchStatusRequest
-	11, // 38: trustcast.v1.AdminService.AddUser:input_type -> trustcast.v1.AddUserRequest
-	13, // 39: trustcast.v1.AdminService.RemoveUser:input_type -> trustcast.v1.RemoveUserRequest
-	15, // 40: trustcast.v1.AdminService.ListUsers:input_type -> trustcast.v1.ListUsersRequest
-	17, // 41: trustcast.v1.AdminService.ShowCA:input_type -> trustcast.v1.ShowCARequest
-	21, // 42: trustcast.v1.AdminService.RotateCA:input_type -> trustcast.v1.RotateCARequest
-	23, // 43: trustcast.v1.AdminService.PlanRotation:input_type -> trustcast.v1.PlanRotationRequest
-	26, // 44: trustcast.v1.AdminService.RollbackCA:input_type -> trustcast.v1.RollbackCARequest
-	28, // 45: trustcast.v1.AdminService.RemoveHost:input_type -> trustcast.v1.RemoveHostRequest
-	30, // 46: trustcast.v1.AdminService.CreateToken:input_type -> trustcast.v1.CreateTokenRequest
-	32, // 47: trustcast.v1.AdminService.ListTokens:input_type -> trustcast.v1.ListTokensRequest
-	35, // 48: trustcast.v1.AdminService.RemoveToken:input_type -> trustcast.v1.RemoveTokenRequest
-	37, // 49: trustcast.v1.AdminService.RollGossipKey:input_type -> trustcast.v1.RollGossipKeyRequest
-	39, // 50: trustcast.v1.AdminService.GetRegistry:input_type -> trustcast.v1.GetRegistryRequest
-	42, // 51: trustcast.v1.AdminService.ChangeRegistry:input_type -> trustcast.v1.ChangeRegistryRequest
-	44, // 52: trustcast.v1.AdminService.CollectGarbage:input_type -> trustcast.v1.CollectGarbageRequest
-	46, // 53: trustcast.v1.AdminService.RegistryLogs:input_type -> trustcast.v1.RegistryLogsRequest
-	48, // 54: trustcast.v1.AdminService.Backup:input_type -> trustcast.v1.BackupRequest
-	50, // 55: trustcast.v1.AdminService.ShowConfig:input_type -> trustcast.v1.ShowConfigRequest
-	53, // 56: trustcast.v1.AdminService.ServeNow:input_type -> trustcast.v1.ServeNowRequest
-	1,  // 57: trustcast.v1.AdminService.GetStatus:output_type -> trustcast.v1.GetStatusResponse
-	3,  // 58: trustcast.v1.AdminService.WatchStatus:output_type -> trustcast.v1.WatchStatusResponse
-	12, // 59: trustcast.v1.AdminService.AddUser:output_type -> trustcast.v1.AddUserResponse
-	14, // 60: trustcast.v1.AdminService.RemoveUser:output_type -> trustcast.v1.RemoveUserResponse
-	16, // 61: trustcast.v1.AdminService.ListUsers:output_type -> trustcast.v1.ListUsersResponse
-	18, // 62: trustcast.v1.AdminService.ShowCA:output_type -> trustcast.v1.ShowCAResponse
-	22, // 63: trustcast.v1.AdminService.RotateCA:output_type -> trustcast.v1.RotateCAResponse
-	24, // 64: trustcast.v1.AdminService.PlanRotation:output_type -> trustcast.v1.PlanRotationResponse
-	27, // 65: trustcast.v1.AdminService.RollbackCA:output_type -> trustcast.v1.RollbackCAResponse
-	29, // 66: trustcast.v1.AdminService.RemoveHost:output_type -> trustcast.v1.RemoveHostResponse
-	31, // 67: trustcast.v1.AdminService.CreateToken:output_type -> trustcast.v1.CreateTokenResponse
-	33, // 68: trustcast.v1.AdminService.ListTokens:output_type -> trustcast.v1.ListTokensResponse
-	36, // 69: trustcast.v1.AdminService.RemoveToken:output_type -> trustcast.v1.RemoveTokenResponse
-	38, // 70: trustcast.v1.AdminService.RollGossipKey:output_type -> trustcast.v1.RollGossipKeyResponse
-	40, // 71: trustcast.v1.AdminService.GetRegistry:output_type -> trustcast.v1.GetRegistryResponse
-	43, // 72: trustcast.v1.AdminService.ChangeRegistry:output_type -> trustcast.v1.ChangeRegistryResponse
-	45, // 73: trustcast.v1.AdminService.CollectGarbage:output_type -> trustcast.v1.CollectGarbageResponse
-	47, // 74: trustcast.v1.AdminService.RegistryLogs:output_type -> trustcast.v1.RegistryLogsResponse
-	49, // 75: trustcast.v1.AdminService.Backup:output_type -> trustcast.v1.BackupResponse
-	51, // 76: trustcast.v1.AdminService.ShowConfig:output_type -> trustcast.v1.ShowConfigResponse
-	54, // 77: trustcast.v1.AdminService.ServeNow:output_type -> trustcast.v1.ServeNowResponse
-	57, // [57:78] is the sub-list for method output_type
-	36, // [36:57] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	55, // 9: trustcast.v1.Status.backed_up:type_name -> google.protobuf.Timestamp
+	55, // 10: trustcast.v1.Stranger.last_seen:type_name -> google.protobuf.Timestamp
+	55, // 11: trustcast.v1.Serving.ca_not_after:type_name -> google.protobuf.Timestamp
+	55, // 12: trustcast.v1.Serving.leaf_not_after:type_name -> google.protobuf.Timestamp
+	55, // 13: trustcast.v1.Rotation.started:type_name -> google.protobuf.Timestamp
+	55, // 14: trustcast.v1.Rotation.deadline:type_name -> google.protobuf.Timestamp
+	9,  // 15: trustcast.v1.Rotation.waiting_for:type_name -> trustcast.v1.WaitingFor
+	55, // 16: trustcast.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	55, // 17: trustcast.v1.Host.identity_not_after:type_name -> google.protobuf.Timestamp
+	55, // 18: trustcast.v1.Host.enrolled:type_name -> google.protobuf.Timestamp
+	56, // 19: trustcast.v1.Host.clock_skew:type_name -> google.protobuf.Duration
+	19, // 20: trustcast.v1.ShowCAResponse.certificates:type_name -> trustcast.v1.CertificateInfo
+	20, // 21: trustcast.v1.ShowCAResponse.history:type_name -> trustcast.v1.HistoryEntry
+	55, // 22: trustcast.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
+	55, // 23: trustcast.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
+	55, // 24: trustcast.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
+	56, // 25: trustcast.v1.RotateCARequest.deadline:type_name -> google.protobuf.Duration
+	25, // 26: trustcast.v1.PlanRotationResponse.hosts:type_name -> trustcast.v1.HostOutlook
+	5,  // 27: trustcast.v1.PlanRotationResponse.strangers:type_name -> trustcast.v1.Stranger
+	56, // 28: trustcast.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Duration
+	55, // 29: trustcast.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	34, // 30: trustcast.v1.ListTokensResponse.tokens:type_name -> trustcast.v1.TokenInfo
+	55, // 31: trustcast.v1.TokenInfo.created:type_name -> google.protobuf.Timestamp
+	55, // 32: trustcast.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
+	41, // 33: trustcast.v1.GetRegistryResponse.replicas:type_name -> trustcast.v1.Replica
+	55, // 34: trustcast.v1.Replica.started:type_name -> google.protobuf.Timestamp
+	56, // 35: trustcast.v1.CollectGarbageRequest.min_age:type_name -> google.protobuf.Duration
+	52, // 36: trustcast.v1.ShowConfigResponse.settings:type_name -> trustcast.v1.Setting
+	0,  // 37: trustcast.v1.AdminService.GetStatus:input_type -> trustcast.v1.GetStatusRequest
+	2,  // 38: trustcast.v1.AdminService.WatchStatus:input_type -> trustcast.v1.WatchStatusRequest
+	11, // 39: trustcast.v1.AdminService.AddUser:input_type -> trustcast.v1.AddUserRequest
+	13, // 40: trustcast.v1.AdminService.RemoveUser:input_type -> trustcast.v1.RemoveUserRequest
+	15, // 41: trustcast.v1.AdminService.ListUsers:input_type -> trustcast.v1.ListUsersRequest
+	17, // 42: trustcast.v1.AdminService.ShowCA:input_type -> trustcast.v1.ShowCARequest
+	21, // 43: trustcast.v1.AdminService.RotateCA:input_type -> trustcast.v1.RotateCARequest
+	23, // 44: trustcast.v1.AdminService.PlanRotation:input_type -> trustcast.v1.PlanRotationRequest
+	26, // 45: trustcast.v1.AdminService.RollbackCA:input_type -> trustcast.v1.RollbackCARequest
+	28, // 46: trustcast.v1.AdminService.RemoveHost:input_type -> trustcast.v1.RemoveHostRequest
+	30, // 47: trustcast.v1.AdminService.CreateToken:input_type -> trustcast.v1.CreateTokenRequest
+	32, // 48: trustcast.v1.AdminService.ListTokens:input_type -> trustcast.v1.ListTokensRequest
+	35, // 49: trustcast.v1.AdminService.RemoveToken:input_type -> trustcast.v1.RemoveTokenRequest
+	37, // 50: trustcast.v1.AdminService.RollGossipKey:input_type -> trustcast.v1.RollGossipKeyRequest
+	39, // 51: trustcast.v1.AdminService.GetRegistry:input_type -> trustcast.v1.GetRegistryRequest
+	42, // 52: trustcast.v1.AdminService.ChangeRegistry:input_type -> trustcast.v1.ChangeRegistryRequest
+	44, // 53: trustcast.v1.AdminService.CollectGarbage:input_type -> trustcast.v1.CollectGarbageRequest
+	46, // 54: trustcast.v1.AdminService.RegistryLogs:input_type -> trustcast.v1.RegistryLogsRequest
+	48, // 55: trustcast.v1.AdminService.Backup:input_type -> trustcast.v1.BackupRequest
+	50, // 56: trustcast.v1.AdminService.ShowConfig:input_type -> trustcast.v1.ShowConfigRequest
+	53, // 57: trustcast.v1.AdminService.ServeNow:input_type -> trustcast.v1.ServeNowRequest
+	1,  // 58: trustcast.v1.AdminService.GetStatus:output_type -> trustcast.v1.GetStatusResponse
+	3,  // 59: trustcast.v1.AdminService.WatchStatus:output_type -> trustcast.v1.WatchStatusResponse
+	12, // 60: trustcast.v1.AdminService.AddUser:output_type -> trustcast.v1.AddUserResponse
+	14, // 61: trustcast.v1.AdminService.RemoveUser:output_type -> trustcast.v1.RemoveUserResponse
+	16, // 62: trustcast.v1.AdminService.ListUsers:output_type -> trustcast.v1.ListUsersResponse
+	18, // 63: trustcast.v1.AdminService.ShowCA:output_type -> trustcast.v1.ShowCAResponse
+	22, // 64: trustcast.v1.AdminService.RotateCA:output_type -> trustcast.v1.RotateCAResponse
+	24, // 65: trustcast.v1.AdminService.PlanRotation:output_type -> trustcast.v1.PlanRotationResponse
+	27, // 66: trustcast.v1.AdminService.RollbackCA:output_type -> trustcast.v1.RollbackCAResponse
+	29, // 67: trustcast.v1.AdminService.RemoveHost:output_type -> trustcast.v1.RemoveHostResponse
+	31, // 68: trustcast.v1.AdminService.CreateToken:output_type -> trustcast.v1.CreateTokenResponse
+	33, // 69: trustcast.v1.AdminService.ListTokens:output_type -> trustcast.v1.ListTokensResponse
+	36, // 70: trustcast.v1.AdminService.RemoveToken:output_type -> trustcast.v1.RemoveTokenResponse
+	38, // 71: trustcast.v1.AdminService.RollGossipKey:output_type -> trustcast.v1.RollGossipKeyResponse
+	40, // 72: trustcast.v1.AdminService.GetRegistry:output_type -> trustcast.v1.GetRegistryResponse
+	43, // 73: trustcast.v1.AdminService.ChangeRegistry:output_type -> trustcast.v1.ChangeRegistryResponse
+	45, // 74: trustcast.v1.AdminService.CollectGarbage:output_type -> trustcast.v1.CollectGarbageResponse
+	47, // 75: trustcast.v1.AdminService.RegistryLogs:output_type -> trustcast.v1.RegistryLogsResponse
+	49, // 76: trustcast.v1.AdminService.Backup:output_type -> trustcast.v1.BackupResponse
+	51, // 77: trustcast.v1.AdminService.ShowConfig:output_type -> trustcast.v1.ShowConfigResponse
+	54, // 78: trustcast.v1.AdminService.ServeNow:output_type -> trustcast.v1.ServeNowResponse
+	58, // [58:79] is the sub-list for method output_type
+	37, // [37:58] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_trustcast_v1_admin_proto_init() }

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/trustcast/trustcast/internal/cli"
+	"github.com/trustcast/trustcast/internal/sealed"
+	"github.com/trustcast/trustcast/server"
+)
+
+// restoreFlags are the flags of `trustcast restore`.
+type restoreFlags struct {
+	force      bool
+	identities []string
+	out        *choice
+}
+
+func (a *app) restore() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "restore FILE|-",
+		Short: "Put a backup into an empty data directory, or with --force in the place of another",
+		Long: "Put a backup into a data directory. It is unpacked beside what is there and checked in full first: until then, and on any error, nothing is changed, and it may be interrupted at any moment. No server may run on the directory.\n\n" +
+			"With --force it replaces what is there, images that were pushed after the backup included; a backup made --without-images leaves the images that are there. Both old and new data need room until it is done.\n\n" +
+			"Afterwards the server leads its fleet again: its generation is above whatever hosts have, join tokens are revoked, the gossip key is another one, and the registry serves nobody until every present host has the restored CA ('trustcast ca serve-now' does not wait). Hosts that joined after the backup are known again when they connect; check the lists of hosts and users, since who was removed after the backup is back.",
+		Example: "  trustcast restore registry.tar\n  trustcast restore --identity key.txt registry.tar.age\n  ssh store cat registry.tar | trustcast restore -",
+		Args:    names("a FILE, or - for standard input"),
+	}
+	var f restoreFlags
+	c.Flags().BoolVar(&f.force, "force", false, "replace what is in the data directory")
+	c.Flags().StringArrayVar(&f.identities, "identity", nil, "a `FILE` with the secret key of an encrypted backup (age's, or an SSH key); may be repeated")
+	f.out = output(c.Flags())
+	fromCommandLine(c.Flags(), "force")
+	c.RunE = func(c *cobra.Command, args []string) error { return a.restoreFrom(c.Context(), f, args[0]) }
+	return c
+}
+
+func (a *app) restoreFrom(ctx context.Context, f restoreFlags, source string) error {
+	bar := a.bar("restore")
+	defer bar.end()
+	in, closeFile, err := a.openBackup(ctx, source, bar)
+	if err != nil {
+		return err
+	}
+	defer closeFile()
+	plain, encrypted, err := sealed.Open(in, f.identities)
+	switch {
+	case errors.Is(err, sealed.ErrKey):
+		return cli.Errorf(cli.Usage, "--identity: %w", err)
+	case err != nil:
+		return cli.Errorf(cli.Failed, "%s cannot be read as a backup: %w", source, err)
+	case !encrypted && len(f.identities) > 0:
+		a.say("The backup is not encrypted; --identity is not needed.")
+	}
+	r, err := server.Restore(ctx, server.RestoreConfig{DataDir: a.dataDir, Force: f.force}, plain)
+	bar.end()
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return cli.Errorf(cli.Failed, "interrupted; nothing was changed in %s", a.dataDir)
+	case err != nil:
+		return fmt.Errorf("restore from %s: %w", source, err)
+	case f.out.json():
+		return cli.JSON(a.stdout, newRestoredJSON(r))
+	}
+	return a.printRestored(r)
+}
+
+// openBackup opens a file or stdin.
+func (a *app) openBackup(ctx context.Context, source string, bar *bar) (in io.Reader, closeFile func(), err error) {
+	if source == "-" {
+		if _, is := terminal(a.stdin); is {
+			return nil, nil, cli.Errorf(cli.Usage, "a backup is not typed: give a FILE, or pipe one in")
+		}
+		if f, is := a.stdin.(*os.File); is {
+			return patient{ctx, f}, func() {}, nil
+		}
+		return a.stdin, func() {}, nil
+	}
+	f, err := os.Open(filepath.Clean(source))
+	if err != nil {
+		return nil, nil, cli.Errorf(cli.Failed, "the backup cannot be read: %w", err)
+	}
+	var total int64
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		total = info.Size()
+	}
+	return &watched{r: patient{ctx, f}, total: total, bar: bar}, func() { _ = f.Close() }, nil // read only
+}
+
+// patient waits for data from a pipe no longer than its context lasts.
+type patient struct {
+	ctx context.Context
+	f   *os.File
+}
+
+// poll is how long an interrupt may take to be noticed.
+const poll = 100 * time.Millisecond
+
+func (p patient) Read(buf []byte) (int, error) {
+	fds := []unix.PollFd{{Fd: int32(p.f.Fd()), Events: unix.POLLIN}} //nolint:gosec // a small number
+	for {
+		if err := p.ctx.Err(); err != nil {
+			return 0, err
+		}
+		if n, err := unix.Poll(fds, int(poll.Milliseconds())); n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+			return p.f.Read(buf)
+		}
+	}
+}
+
+// watched shows how much was read.
+type watched struct {
+	r           io.Reader
+	done, total int64
+	bar         *bar
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	w.done += int64(n)
+	w.bar.show(w.done, w.total)
+	return n, err
+}
+
+type restoredJSON struct {
+	Domain        string     `json:"domain"`
+	FleetID       string     `json:"fleet_id"`
+	Made          *time.Time `json:"made"`
+	Generation    uint64     `json:"generation"`
+	Images        int        `json:"images"`
+	Bytes         int64      `json:"bytes"`
+	WithoutImages bool       `json:"without_images"`
+	KeptImages    bool       `json:"kept_images"`
+	Hosts         []string   `json:"hosts"`
+	Users         []string   `json:"users"`
+	RevokedTokens int        `json:"revoked_tokens"`
+	Damaged       []string   `json:"damaged"`
+}
+
+func newRestoredJSON(r server.Restoration) restoredJSON {
+	return restoredJSON{
+		r.Domain, r.FleetID, cli.Instant(r.Made), r.Generation, r.Images, r.Bytes, r.WithoutImages, r.KeptImages,
+		list(r.Hosts), list(r.Users), r.RevokedTokens, list(r.Damaged),
+	}
+}
+
+// printRestored shows what is there again, and what to do next.
+func (a *app) printRestored(r server.Restoration) error {
+	images := fmt.Sprintf("%s, %s in all", count(r.Images, "image"), size(r.Bytes))
+	switch {
+	case r.KeptImages:
+		images = "those that were there stay; the backup has none"
+	case r.WithoutImages:
+		images = "none; the backup has none"
+	}
+	err := table(a.stdout, row("domain", r.Domain), row("fleet", r.FleetID), row("backup of", cli.Day(r.Made)), row("images", images),
+		row("generation", fmt.Sprintf("%d, above whatever hosts have", r.Generation)),
+		row("hosts", strings.Join(r.Hosts, ", ")), row("users", strings.Join(r.Users, ", ")),
+		row("tokens", fmt.Sprintf("%d revoked", r.RevokedTokens)), row("gossip key", "another one"))
+	if err != nil {
+		return err
+	}
+	for _, d := range r.Damaged {
+		a.say("Not in the backup, because it was damaged: %s", d)
+	}
+	a.say("Check the hosts and users: who was removed after the backup is back (remove with '%s', '%s'); hosts that joined after it are known again when they connect, new users are not.", a.hint("host rm NAME"), a.hint("user rm NAME"))
+	a.say("The registry serves nobody until every present host has the restored CA.")
+	a.say("Next: %s, then %s; '%s' does not wait for hosts.", a.hint("server"), a.hint("status --wait"), a.hint("ca serve-now"))
+	return nil
+}

@@ -1,0 +1,261 @@
+package archive
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// maxEntries bounds the files of a backup: their names are kept in memory (about
+// 300 bytes each), and a million images have not so many.
+const maxEntries = 20 << 20
+
+// reader unpacks a tar that nobody has vouched for.
+type reader struct {
+	ctx     context.Context
+	dir     string
+	header  Header
+	entries []entry
+	made    map[string]bool // directories that are there
+	buffer  []byte
+}
+
+// Unpack reads a backup into an empty directory and checks all of it: paths, sizes
+// and hashes, and that every image has its blobs. An error that is ErrRefused
+// speaks of the backup; what lies in dir then is worth nothing. It does
+// not wait for the disk; Staging.Commit does.
+func Unpack(ctx context.Context, r io.Reader, dir string) (Header, Report, error) {
+	in := &reader{ctx: ctx, dir: dir, made: map[string]bool{".": true}, buffer: make([]byte, copyBuffer)}
+	report, err := in.read(r)
+	if err != nil {
+		return Header{}, Report{}, err
+	}
+	if err := in.check(&report); err != nil {
+		return Header{}, Report{}, err
+	}
+	return in.header, report, nil
+}
+
+// read unpacks entry by entry, and ends with the manifest.
+func (r *reader) read(source io.Reader) (Report, error) {
+	buffered := bufio.NewReaderSize(source, copyBuffer)
+	t := tar.NewReader(buffered)
+	for first := true; ; first = false {
+		if err := r.ctx.Err(); err != nil {
+			return Report{}, err
+		}
+		h, err := t.Next()
+		switch {
+		case errors.Is(err, io.EOF) && first:
+			return Report{}, refusedf("it is empty: give a file that `trustcast backup` wrote")
+		case errors.Is(err, io.EOF):
+			return Report{}, refusedf("it is cut off after %d files (its list of files is missing): use another backup", len(r.entries))
+		case err != nil:
+			return Report{}, r.unreadable(err, first)
+		case first != (h.Name == headerPath):
+			return Report{}, refusedf("it is no backup of trustcast (it has %q where the header should be): give a file that `trustcast backup` wrote", h.Name)
+		case h.Name == manifestPath:
+			report, err := r.manifest(t)
+			if err != nil {
+				return Report{}, err
+			}
+			// To its end, so that whoever writes into a pipe can end as well, and
+			// what encrypts it has seen all.
+			if _, err := io.Copy(io.Discard, buffered); err != nil {
+				return Report{}, r.unreadable(err, false)
+			}
+			return report, nil
+		}
+		if first {
+			err = r.readHeader(t)
+		} else {
+			err = r.entry(t, h)
+		}
+		if err != nil {
+			return Report{}, err
+		}
+	}
+}
+
+// unreadable words an error of the source.
+func (r *reader) unreadable(err error, first bool) error {
+	switch {
+	case errors.Is(err, tar.ErrHeader) && first:
+		return refusedf("it is no tar: give a file that `trustcast backup` wrote")
+	case errors.Is(err, tar.ErrHeader):
+		return refusedf("it is damaged after %d files: use another backup", len(r.entries))
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return refusedf("it is cut off after %d files: use another backup", len(r.entries))
+	}
+	return fmt.Errorf("read backup: %w", err)
+}
+
+func (r *reader) readHeader(t io.Reader) error {
+	data, err := io.ReadAll(io.LimitReader(t, maxHeader+1))
+	if err != nil {
+		return r.unreadable(err, false)
+	}
+	sum := sha256.Sum256(data)
+	r.entries = append(r.entries, entry{Path: headerPath, Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:])})
+	h := &r.header
+	if err := json.Unmarshal(data, h); err != nil || len(data) > maxHeader || h.Format < 1 || h.Made.IsZero() {
+		return refusedf("its header is damaged: use another backup")
+	}
+	if h.Format > Format {
+		return refusedf("it has format %d, written by trustcast %s; this one reads up to %d: install that version", h.Format, h.Version, Format)
+	}
+	return nil
+}
+
+// entry unpacks a file, if it is one that may be there.
+func (r *reader) entry(t *tar.Reader, h *tar.Header) error {
+	name := h.Name
+	if h.Typeflag == tar.TypeDir {
+		if name = strings.TrimSuffix(name, "/"); path.IsAbs(name) || path.Clean(name) != name || !within(name) {
+			return refusedf("it has a directory %q, which has no place in a backup", h.Name)
+		}
+		return nil // made with the first file in it
+	}
+	if h.Typeflag != tar.TypeReg {
+		return refusedf("%q is no regular file but of tar's type %q", h.Name, h.Typeflag)
+	}
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse") {
+			return refusedf("%q is a sparse file", h.Name)
+		}
+	}
+	k, ok := kindOf(name)
+	switch {
+	case !ok:
+		return refusedf("it has a file %q, which has no place in a backup", h.Name)
+	case h.Size < 0 || k.limit > 0 && h.Size > k.limit:
+		return refusedf("%q has %d bytes; at most %d are read", name, h.Size, k.limit)
+	case len(r.entries) >= maxEntries:
+		return refusedf("it has more than %d files", maxEntries)
+	}
+	sum, err := r.unpack(t, name, h.Size, k)
+	if err != nil {
+		return err
+	}
+	r.entries = append(r.entries, entry{Path: name, Size: h.Size, SHA256: sum, Mode: k.octal()})
+	return nil
+}
+
+// within says whether a directory can hold a file of a backup.
+func within(dir string) bool {
+	for _, root := range []string{"trustcast-backup", "state", "state/records", "state/keys", "auth", "certs", "docker", "docker/registry", registryRoot} {
+		if dir == root {
+			return true
+		}
+	}
+	return strings.HasPrefix(dir, registryRoot+"/") || strings.HasPrefix(dir, "state/records/")
+}
+
+// unpack writes one file and returns its hash.
+func (r *reader) unpack(t io.Reader, name string, size int64, k kind) (sum string, err error) {
+	if err := r.mkdir(path.Dir(name)); err != nil {
+		return "", err
+	}
+	f, err := os.OpenFile(r.path(name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, k.mode)
+	if errors.Is(err, fs.ErrExist) {
+		return "", refusedf("it has %q twice", name)
+	}
+	if err != nil {
+		return "", unpackError(err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	h := sha256.New()
+	for done := int64(0); done < size; {
+		if err := r.ctx.Err(); err != nil {
+			return "", err
+		}
+		part := r.buffer[:min(int64(len(r.buffer)), size-done)]
+		if _, err := io.ReadFull(t, part); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return "", r.unreadable(err, false)
+		}
+		if _, err := f.Write(part); err != nil {
+			return "", unpackError(err)
+		}
+		_, _ = h.Write(part) // a hash takes every write
+		done += int64(len(part))
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+func (r *reader) path(name string) string { return filepath.Join(r.dir, filepath.FromSlash(name)) }
+
+func (r *reader) mkdir(name string) error {
+	if r.made[name] {
+		return nil
+	}
+	if err := r.mkdir(path.Dir(name)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(r.path(name), dirMode(name)); err != nil && !errors.Is(err, fs.ErrExist) {
+		return unpackError(err)
+	}
+	r.made[name] = true
+	return nil
+}
+
+// unpackError words an error of the disk.
+func unpackError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("unpack: %w: old and new data need room at the same time; nothing was changed, make room or give another --data-dir", err)
+	}
+	return fmt.Errorf("unpack: %w; nothing was changed", err)
+}
+
+// manifest compares the list at the end with what was unpacked, and removes what it
+// calls damaged.
+func (r *reader) manifest(source io.Reader) (Report, error) {
+	lines := bufio.NewScanner(source)
+	lines.Buffer(nil, maxLine)
+	for i := range r.entries {
+		var want entry
+		if !lines.Scan() || json.Unmarshal(lines.Bytes(), &want) != nil {
+			return Report{}, r.listError(lines.Err())
+		}
+		got := &r.entries[i]
+		got.Damaged = want.Damaged
+		switch {
+		case got.Path != want.Path:
+			return Report{}, refusedf("it has %q where its list of files has %q: use another backup", got.Path, want.Path)
+		case got.SHA256 != want.SHA256 || got.Size != want.Size:
+			return Report{}, refusedf("%q is damaged: its content is not what the list of files says: use another backup", got.Path)
+		}
+	}
+	var report Report
+	if !lines.Scan() {
+		return Report{}, r.listError(lines.Err())
+	}
+	strict := json.NewDecoder(bytes.NewReader(lines.Bytes()))
+	strict.DisallowUnknownFields() // a file that is in the list alone is no report
+	if err := strict.Decode(&report); err != nil || report.Files != len(r.entries) || lines.Scan() {
+		return Report{}, r.listError(lines.Err())
+	}
+	return report, nil
+}
+
+func (r *reader) listError(err error) error {
+	if err != nil && !errors.Is(err, bufio.ErrTooLong) {
+		return r.unreadable(err, false)
+	}
+	return refusedf("its list of files is damaged: use another backup")
+}
