@@ -8,8 +8,8 @@ import (
 
 // Have is what a host has: what it accepted last, and what is on its disk.
 type Have struct {
-	// Generation and Fingerprint of the bundle accepted last; 0 and "" before
-	// the first.
+	// Generation and Fingerprint of the bundle accepted last; before the first
+	// the fingerprint is "". Generation 0 is that of an adopted registry.
 	Generation  uint64
 	Fingerprint certs.Fingerprint
 	// OnDisk is the fingerprint that every file has, as re-read; "" when one
@@ -42,13 +42,14 @@ func Decide(have Have, offer *Offer) Decision {
 	var d Decision
 	want := have.Fingerprint
 	if offer != nil {
+		first := have.Generation == 0 && have.Fingerprint == ""
 		switch {
 		case offer.Generation < have.Generation:
 			d.Refused = fmt.Sprintf("refused generation %d: this host has accepted generation %d already; if the server was restored from a backup, see its status", offer.Generation, have.Generation)
-		case offer.Generation == have.Generation && offer.Fingerprint != have.Fingerprint:
+		case offer.Generation == have.Generation && !first && offer.Fingerprint != have.Fingerprint:
 			d.Refused = fmt.Sprintf("refused another bundle under generation %d: two servers use the same fleet", offer.Generation)
 		default:
-			d.Accept = offer.Generation > have.Generation
+			d.Accept = offer.Generation > have.Generation || first
 			want = offer.Fingerprint
 		}
 	}

@@ -32,6 +32,11 @@ func TestDecide(t *testing.T) {
 		{"another under the same generation", have(2, "ab", "ab"), offer(2, "xy"), true, false, false},
 		{"server away, all well", have(2, "ab", "ab"), nil, false, false, false},
 		{"server away, file gone", have(2, "ab", ""), nil, false, false, true},
+		{"the first offer of an adopted registry", have(0, "", ""), offer(0, "o"), false, true, true},
+		{"the adopted one again", have(0, "o", "o"), offer(0, "o"), false, false, false},
+		{"another at generation 0", have(0, "o", "o"), offer(0, "x"), true, false, false},
+		{"after an adopted one", have(0, "o", "o"), offer(1, "on"), false, true, true},
+		{"back to an adopted one", have(1, "on", "on"), offer(0, "o"), true, false, false},
 		{"generation nought", have(2, "ab", "ab"), offer(0, ""), true, false, false},
 	} {
 		d := Decide(c.have, c.offer)

@@ -90,6 +90,12 @@ func enrolled(cfg Config, resp *pb.EnrollResponse, key *ecdsa.PrivateKey, pinned
 		Server: cfg.Server, Cert: resp.GetIdentity(), Key: der, Received: cfg.Now().UTC(),
 		ControlCAs: [][]byte{pinned.ca.Raw}, Gossip: g,
 	}
+	if e.Adopted, err = certs.ParseFingerprint(resp.GetAdopted()); err != nil {
+		return enrolment{}, fmt.Errorf("the adopted certificate that the server names: %w", err)
+	}
+	if e.Adopted != "" {
+		e.Format = adoptedFormat
+	}
 	if e.FleetID != pinned.fleet {
 		return enrolment{}, fmt.Errorf("the server says it is of fleet %s, its certificate says %s", e.FleetID, pinned.fleet)
 	}

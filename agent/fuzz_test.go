@@ -36,7 +36,7 @@ func FuzzWanted(f *testing.F) {
 		Gossip: &pb.Gossip{Keys: [][]byte{make([]byte, 32)}, Peers: []string{"10.0.0.1:7946"}},
 	}
 	good.Leaves = []*pb.Leaf{{Name: "registry.example.com", Certificate: good.Bundle[0]}}
-	if _, err := vet(good, fuzzDomain, fuzzTime); err != nil {
+	if _, err := vet(good, fuzzDomain, "", fuzzTime); err != nil {
 		f.Fatalf("a good offer is refused: %v", err)
 	}
 	for _, change := range []func(*pb.Wanted){
@@ -71,7 +71,7 @@ func FuzzWanted(f *testing.F) {
 		if proto.Unmarshal(data, &w) != nil {
 			return // gRPC refuses it
 		}
-		o, err := vet(&w, fuzzDomain, fuzzTime)
+		o, err := vet(&w, fuzzDomain, "", fuzzTime)
 		if err != nil {
 			return
 		}

@@ -34,8 +34,9 @@ type offered struct {
 }
 
 // vet checks a wanted state from the server: the domain is fixed since
-// enrolment, and the bundle must be constrained to the names.
-func vet(m *pb.Wanted, domain string, now time.Time) (offered, error) {
+// enrolment, and the bundle must be constrained to the names, but for the adopted
+// certificate that the enrolment named.
+func vet(m *pb.Wanted, domain string, adopted certs.Fingerprint, now time.Time) (offered, error) {
 	o := offered{
 		revision: m.GetRevision(), rotation: m.GetRotation(),
 		tick:   min(max(m.GetTick().AsDuration(), minTick), maxTick),
@@ -51,7 +52,7 @@ func vet(m *pb.Wanted, domain string, now time.Time) (offered, error) {
 	if m.GetNames()[0] != o.names[0].String() {
 		return o, fmt.Errorf("wanted state refused: it is for %s, this host joined %s", m.GetNames()[0], domain)
 	}
-	if o.bundle, err = certs.ParseBundle(m.GetGeneration(), m.GetBundle(), o.names, now); err != nil {
+	if o.bundle, err = certs.ParseBundle(m.GetGeneration(), m.GetBundle(), o.names, now, adopted); err != nil {
 		return o, err
 	}
 	if o.leaves, err = parseLeaves(m.GetLeaves()); err != nil {

@@ -74,7 +74,7 @@ func proveAlone(roots []*x509.Certificate, leaves []leaf, now time.Time) (solo [
 	for _, root := range roots {
 		issued, good := 0, true
 		for _, l := range leaves {
-			if !bytes.Equal(l.cert.AuthorityKeyId, root.SubjectKeyId) {
+			if !certs.Issued(root, l.cert) {
 				continue
 			}
 			issued++

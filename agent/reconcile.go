@@ -46,7 +46,7 @@ func (a *agent) have() Have {
 
 // consider vets an offer and keeps it if it is to be accepted.
 func (a *agent) consider(message *pb.Wanted) error {
-	o, err := vet(message, a.enrolment.Domain, a.cfg.Now())
+	o, err := vet(message, a.enrolment.Domain, a.enrolment.Adopted, a.cfg.Now())
 	if err != nil {
 		return err
 	}

@@ -22,9 +22,13 @@ import (
 	"github.com/trustcast/trustcast/internal/durable"
 )
 
-// stateFormat is the version of the agent's files; a greater one was written by
-// a newer agent and is refused.
-const stateFormat = 1
+// stateFormat is the version of the agent's files, adoptedFormat that of an
+// identity that names an adopted certificate, which the agent before does not know;
+// a greater one was written by a newer agent and is refused.
+const (
+	stateFormat   = 1
+	adoptedFormat = 2
+)
 
 // The files in the data directory. Each is written whole and durably.
 const (
@@ -56,6 +60,9 @@ type enrolment struct {
 	// ControlCAs are the only roots for the server's identity, DER.
 	ControlCAs [][]byte `json:"control_cas"`
 	Gossip     ring     `json:"gossip"`
+	// Adopted is the one certificate that a bundle may hold although it is not
+	// constrained to the domain; "" for none. Fixed by joining.
+	Adopted certs.Fingerprint `json:"adopted,omitempty"`
 }
 
 // ring is how to take part in gossip.
@@ -147,8 +154,8 @@ func (s store) read(name string, into any) (ok bool, err error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return false, s.damaged(name, err)
 	}
-	if head.Format > stateFormat {
-		return false, fmt.Errorf("%s has format %d, written by a newer agent; this one reads up to %d: install the newer version again", path, head.Format, stateFormat)
+	if head.Format > adoptedFormat {
+		return false, fmt.Errorf("%s has format %d, written by a newer agent; this one reads up to %d: install the newer version again", path, head.Format, adoptedFormat)
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()

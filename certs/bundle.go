@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -26,6 +27,14 @@ type Fingerprint string
 
 // Short returns the first 12 characters, enough for people.
 func (f Fingerprint) Short() string { return string(f)[:min(12, len(f))] }
+
+// ParseFingerprint reads a SHA-256 in hex; "" is none.
+func ParseFingerprint(s string) (Fingerprint, error) {
+	if raw, err := hex.DecodeString(s); err != nil || s != "" && len(raw) != sha256.Size {
+		return "", fmt.Errorf("%.80q is no SHA-256 in hex", s)
+	}
+	return Fingerprint(strings.ToLower(s)), nil
+}
 
 // FingerprintOf hashes certificates independent of their order; none give "".
 func FingerprintOf(roots ...*x509.Certificate) Fingerprint {
@@ -48,18 +57,21 @@ type Bundle struct {
 	Roots      []*x509.Certificate
 }
 
-// ParseBundle vets a bundle from outside for names at the given time.
-func ParseBundle(generation uint64, ders [][]byte, names []Name, at time.Time) (Bundle, error) {
-	if generation == 0 {
-		return Bundle{}, errors.New("bundle refused: it has no generation")
-	}
+// ParseBundle vets a bundle from outside for names at the given time. adopted is the
+// fingerprint of the one certificate that need not be constrained to the names, and
+// that alone is generation 0; "" for none.
+func ParseBundle(generation uint64, ders [][]byte, names []Name, at time.Time, adopted Fingerprint) (Bundle, error) {
 	if len(ders) == 0 || len(ders) > MaxRoots {
 		return Bundle{}, fmt.Errorf("bundle refused: it has %d certificates; one or two are accepted", len(ders))
 	}
 	b := Bundle{Generation: generation}
 	for _, der := range ders {
 		cert, err := ParseCertificate(der)
-		if err == nil {
+		switch {
+		case err != nil:
+		case adopted != "" && FingerprintOf(cert) == adopted:
+			err = vetAdopted(cert, at)
+		default:
 			err = VetCA(cert, names, at)
 		}
 		if err != nil {
@@ -69,6 +81,9 @@ func ParseBundle(generation uint64, ders [][]byte, names []Name, at time.Time) (
 	}
 	if len(b.Roots) == 2 && bytes.Equal(b.Roots[0].Raw, b.Roots[1].Raw) {
 		return Bundle{}, errors.New("bundle refused: it has the same certificate twice")
+	}
+	if generation == 0 && (adopted == "" || b.Fingerprint() != adopted) {
+		return Bundle{}, errors.New("bundle refused: it has no generation")
 	}
 	return b, nil
 }

@@ -251,7 +251,7 @@ func TestParseBundle(t *testing.T) {
 		{"one domain more", 1, [][]byte{newCA(t, 1, "registry.example.com", "docker.io").Cert.Raw}, "may sign for"},
 		{"addresses", 1, [][]byte{altered(t, func(c *x509.Certificate) { c.ExcludedIPRanges = nil })}, "other addresses"},
 	} {
-		_, err := ParseBundle(c.gen, c.ders, domain, now)
+		_, err := ParseBundle(c.gen, c.ders, domain, now, "")
 		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v, want %q", c.what, err, c.says)
 		}

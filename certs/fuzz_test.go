@@ -115,7 +115,7 @@ func FuzzParsePEM(f *testing.F) {
 func FuzzParseBundle(f *testing.F) {
 	domain := []Name{{Host: fuzzDomain, Port: DefaultPort}}
 	a, b := fuzzCA(f).Raw, fuzzCA(f).Raw
-	if _, err := ParseBundle(1, [][]byte{a, b}, domain, now); err != nil {
+	if _, err := ParseBundle(1, [][]byte{a, b}, domain, now, ""); err != nil {
 		f.Fatalf("a good bundle is refused: %v", err)
 	}
 	f.Add(uint64(1), a, b)
@@ -128,7 +128,7 @@ func FuzzParseBundle(f *testing.F) {
 		if len(second) > 0 {
 			ders = append(ders, second)
 		}
-		bundle, err := ParseBundle(generation, ders, domain, now)
+		bundle, err := ParseBundle(generation, ders, domain, now, "")
 		if err != nil {
 			return
 		}
@@ -136,7 +136,7 @@ func FuzzParseBundle(f *testing.F) {
 		if err != nil || FingerprintOf(again...) != bundle.Fingerprint() || generation == 0 {
 			t.Errorf("generation %d does not survive being installed: %v", generation, err)
 		}
-		if same, err := ParseBundle(generation, bundle.DER(), domain, now); err != nil || same.Fingerprint() != bundle.Fingerprint() {
+		if same, err := ParseBundle(generation, bundle.DER(), domain, now, ""); err != nil || same.Fingerprint() != bundle.Fingerprint() {
 			t.Errorf("the bundle does not survive the way: %v", err)
 		}
 	})
@@ -207,7 +207,7 @@ func vetted(t testing.TB, s caShape) (foreign []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = ParseBundle(1, [][]byte{ca.Raw}, []Name{{Host: fuzzDomain, Port: DefaultPort}}, now)
+	_, err = ParseBundle(1, [][]byte{ca.Raw}, []Name{{Host: fuzzDomain, Port: DefaultPort}}, now, "")
 	for _, host := range []string{"evil.test", "docker.io", "example.com", "com", "10.0.0.1", "2001:db8::1"} {
 		if leaf, signErr := (CA{Cert: ca, Key: key}).SignLeaf(host, key.Public(), now, now.Add(time.Hour)); signErr == nil && VerifyAlone(leaf, ca, host, now) == nil {
 			foreign = append(foreign, host)

@@ -108,6 +108,7 @@ func (a *agentAPI) Enroll(ctx context.Context, req *pb.EnrollRequest) (*pb.Enrol
 	return &pb.EnrollResponse{
 		FleetId: n.identity.FleetID(), HostId: host.ID, Domain: n.names[0].String(),
 		Identity: cert, ControlCas: n.identity.ControlCAs(), Gossip: n.gossipConfig(),
+		Adopted: string(n.authority.Wanted().Adopted),
 	}, nil
 }
 

@@ -30,6 +30,8 @@ type InitConfig struct {
 	// CALife, LeafLife and ControlLife as in Config; they count for the first
 	// certificates.
 	CALife, LeafLife, ControlLife time.Duration
+	// Adopt takes over a plain registry; the zero value makes a new one.
+	Adopt AdoptConfig
 	// EngineName is "embedded" (the default) or "docker", and counts for Config, too,
 	// where nothing else is said.
 	EngineName string

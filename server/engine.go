@@ -116,31 +116,49 @@ func placeInVolume(ctx context.Context, dataDir, volume, domain string) error {
 	if err != nil {
 		return err
 	}
-	here, err := os.Stat(dataDir)
-	if err == nil {
-		there, err := os.Stat(dir)
-		if err != nil {
-			return fmt.Errorf("the volume %s: %w", volume, err)
-		}
-		if os.SameFile(here, there) {
-			return nil
-		}
-		if entries, err := os.ReadDir(dataDir); err != nil || len(entries) > 0 || dataDir == dir {
-			return fmt.Errorf("%s is there already and is not the volume %s, whose data is in %s: give another --data-dir, which becomes a link to it", dataDir, volume, dir)
-		}
-		if err := os.Remove(dataDir); err != nil { // an empty directory
-			return fmt.Errorf("make %s a link to the volume %s: %w", dataDir, volume, err)
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the data directory: %w", err)
+	return linkTo(dataDir, dir, "the volume "+volume)
+}
+
+// linkTo makes the data directory a link to dir, which is what says, unless it is
+// that directory already.
+func linkTo(dataDir, dir, what string) error {
+	is, err := canLink(dataDir, dir, what)
+	if is || err != nil {
+		return err
+	}
+	if err := os.Remove(dataDir); err != nil && !errors.Is(err, fs.ErrNotExist) { // an empty directory
+		return fmt.Errorf("make %s a link to %s: %w", dataDir, what, err)
 	}
 	if err := durable.MkdirAll(filepath.Dir(dataDir), 0o755); err != nil {
 		return err
 	}
 	if err := os.Symlink(dir, dataDir); err != nil {
-		return fmt.Errorf("make %s a link to the volume %s: %w", dataDir, volume, err)
+		return fmt.Errorf("make %s a link to %s: %w", dataDir, what, err)
 	}
 	return nil
+}
+
+// canLink says whether the data directory is dir already, or why it cannot become a
+// link to it.
+func canLink(dataDir, dir, what string) (is bool, err error) {
+	here, err := os.Stat(dataDir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("the data directory: %w", err)
+	}
+	there, err := os.Stat(dir)
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", what, err)
+	}
+	if os.SameFile(here, there) {
+		return true, nil
+	}
+	if entries, err := os.ReadDir(dataDir); err != nil || len(entries) > 0 {
+		return false, fmt.Errorf("%s is there already and is not %s, whose data is in %s: give another --data-dir, which becomes a link to it", dataDir, what, dir)
+	}
+	return false, nil
 }
 
 // front introduces the edge to the registry.

@@ -171,7 +171,7 @@ func (l layout) verify(store *records.Store, header archive.Header) (stateCopy, 
 	named := map[records.KeyID]bool{}
 	for _, id := range append(c.registry.Keys, c.fleet.Keys...) {
 		named[id] = true
-		if _, err := keys.Load(id); err != nil {
+		if _, err := keys.Signer(id); err != nil {
 			return c, err
 		}
 	}

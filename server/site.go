@@ -32,6 +32,8 @@ type site struct {
 	// choice.
 	Engine string `json:"engine,omitempty"`
 	Volume string `json:"volume,omitempty"`
+	// Adopted is when a plain registry was taken over; zero: it was made anew.
+	Adopted time.Time `json:"adopted,omitzero"`
 }
 
 // names returns the domain and its aliases, parsed.
@@ -66,6 +68,7 @@ func (l layout) htpasswd() string   { return filepath.Join(l.dir, "auth", "htpas
 func (l layout) caFile() string     { return filepath.Join(l.dir, "certs", "ca.crt") }
 func (l layout) images() string     { return filepath.Join(l.dir, "docker") }
 func (l layout) domainFile() string { return filepath.Join(l.dir, "certs", "domain.crt") }
+func (l layout) oldKey() string     { return filepath.Join(l.dir, "certs", "domain.key") }
 
 // Initialized says whether a data directory holds a registry, or one that a restore
 // was about to put there when it was cut short.
@@ -85,13 +88,18 @@ type InitResult struct {
 	// User is the first user; Password is set when it was generated, and is
 	// kept nowhere else.
 	User, Password string
+	// Adopted is what was taken over; nil: it is a new registry.
+	Adopted *AdoptResult
 }
 
-// Init makes a registry in a data directory: registry CA, control CA, and the
-// first user. It checks everything before it changes anything, and refuses a
-// directory that holds a registry already: a CA is made once. An Init that was
-// cut off is repeated from its start, since the site record comes last.
+// Init makes a registry in a data directory, or takes a plain one over: registry CA,
+// control CA, and the first user. It checks everything before it changes anything,
+// and refuses a directory that holds a registry already: a CA is made once. An Init
+// that was cut off is repeated from its start, since the site record comes last.
 func Init(ctx context.Context, cfg InitConfig) (InitResult, error) {
+	if err := cfg.adoptVolume(); err != nil {
+		return InitResult{}, err
+	}
 	s := site{Domain: cfg.Domain, Aliases: cfg.Aliases, Subject: cfg.Subject, Engine: cfg.EngineName, Volume: cfg.Volume}
 	names, err := s.names()
 	if err != nil {
@@ -105,16 +113,22 @@ func Init(ctx context.Context, cfg InitConfig) (InitResult, error) {
 	if _, err := archive.Settle(cfg.DataDir); err != nil {
 		return InitResult{}, err
 	}
-	if Initialized(cfg.DataDir) {
-		return InitResult{}, fmt.Errorf("%s holds a registry already: start it with `trustcast server`, or give another --data-dir", cfg.DataDir)
-	}
 	if err := checkFirstUser(cfg); err != nil {
 		return InitResult{}, err
 	}
 	if err := checkVolume(cfg.EngineName, cfg.Volume); err != nil {
 		return InitResult{}, err
 	}
-	if err := placeInVolume(ctx, cfg.DataDir, cfg.Volume, s.Domain); err != nil {
+	var o *old
+	if cfg.Adopt.From != "" {
+		if o, err = cfg.adopt(ctx, names); err != nil {
+			return InitResult{}, err
+		}
+	}
+	if Initialized(cfg.DataDir) {
+		return InitResult{}, alreadyError(cfg.DataDir)
+	}
+	if err := cfg.place(ctx, o, s.Domain); err != nil {
 		return InitResult{}, err
 	}
 	l := layout{cfg.DataDir}
@@ -126,7 +140,23 @@ func Init(ctx context.Context, cfg InitConfig) (InitResult, error) {
 		return InitResult{}, err
 	}
 	defer release()
-	return l.fill(cfg, s, names, subject)
+	if o != nil && o.archive != nil {
+		if err := o.archive.unpack(l); err != nil {
+			return InitResult{}, err
+		}
+	}
+	result, err := l.fill(cfg, s, names, subject, o)
+	if err == nil && o != nil && o.archive != nil {
+		err = o.archive.done(l)
+	}
+	return result, err
+}
+
+func (cfg InitConfig) now() time.Time {
+	if cfg.Now != nil {
+		return cfg.Now()
+	}
+	return time.Now()
 }
 
 func (l layout) create() error {
@@ -144,12 +174,10 @@ func (l layout) create() error {
 	return durable.MkdirAll(filepath.Dir(l.caFile()), 0o755)
 }
 
-// fill writes the records, the site last: with it the directory is a registry.
-func (l layout) fill(cfg InitConfig, s site, names []certs.Name, subject pkix.Name) (InitResult, error) {
-	now := time.Now()
-	if cfg.Now != nil {
-		now = cfg.Now()
-	}
+// fill writes the records, the site last: with it the directory is a registry. o is
+// what is taken over, nil for none.
+func (l layout) fill(cfg InitConfig, s site, names []certs.Name, subject pkix.Name, o *old) (InitResult, error) {
+	now := cfg.now()
 	if err := l.discardHalf(); err != nil {
 		return InitResult{}, err
 	}
@@ -161,11 +189,11 @@ func (l layout) fill(cfg InitConfig, s site, names []certs.Name, subject pkix.Na
 	if err != nil {
 		return InitResult{}, err
 	}
-	bundle, err := authority.Create(authority.Config{
+	bundle, err := firstBundle(authority.Config{
 		Records: store, Keys: keys, Names: names, Subject: subject,
 		CALife:   orDefault(cfg.CALife, defaultCALife),
 		LeafLife: orDefault(cfg.LeafLife, defaultLeafLife),
-	}, now, fmt.Sprintf("uid %d", os.Getuid()))
+	}, o, now)
 	if err != nil {
 		return InitResult{}, err
 	}
@@ -174,18 +202,37 @@ func (l layout) fill(cfg InitConfig, s site, names []certs.Name, subject pkix.Na
 		return InitResult{}, err
 	}
 	result := InitResult{Domain: s.Domain, FleetID: fleetID, Fingerprint: bundle.Fingerprint(), User: cfg.User}
-	if cfg.User != "" {
+	if o != nil {
+		if err := o.keep(l); err != nil {
+			return InitResult{}, err
+		}
+		if result.Password, err = o.create(store, cfg); err != nil {
+			return InitResult{}, err
+		}
+		s.Adopted, result.Adopted = now.UTC(), &o.result
+	} else if cfg.User != "" {
 		if result.Password, err = l.firstUser(store, cfg); err != nil {
 			return InitResult{}, err
 		}
 	}
-	if err := durable.WriteFile(l.caFile(), bundle.PEM(), 0o644); err != nil {
-		return InitResult{}, err
+	if o == nil || o.pair == nil { // else certs/ is as it shall be
+		if err := durable.WriteFile(l.caFile(), bundle.PEM(), 0o644); err != nil {
+			return InitResult{}, err
+		}
 	}
 	if _, err := store.Put(siteRecord, 0, s); err != nil {
 		return InitResult{}, fmt.Errorf("init: %w", err)
 	}
 	return result, nil
+}
+
+// firstBundle makes the first CA, or takes the old pair over.
+func firstBundle(cfg authority.Config, o *old, now time.Time) (certs.Bundle, error) {
+	by := fmt.Sprintf("uid %d", os.Getuid())
+	if o == nil || o.pair == nil {
+		return authority.Create(cfg, now, by)
+	}
+	return authority.Adopt(cfg, o.pair.Adopted, o.pair.key, now, by)
 }
 
 // discardHalf removes what an Init that was cut off left: without a site record

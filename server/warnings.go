@@ -3,12 +3,12 @@ package server
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/trustcast/trustcast/certs"
 	"github.com/trustcast/trustcast/server/authority"
 	"github.com/trustcast/trustcast/server/identity"
 )
@@ -53,15 +53,17 @@ type certificate struct {
 // certificates lists those of this server.
 func (n *node) certificates(state authority.State) []certificate {
 	control, server := n.identity.Lives()
-	issuer := state.Issuer
-	leaf := "the registry's certificate"
-	if !state.LeafEnds.Before(issuer.NotAfter) {
-		leaf = "" // it ends with its CA: that line says all
-	}
 	const byItself = "it should have been replaced by itself: see the server's log for the reason"
+	ca := certificate{"registry_ca", state.IssuerLife.From, state.IssuerLife.Until, "the registry CA", "rotate it with `trustcast ca rotate`"}
+	leaf := certificate{"leaf", state.LeafEnds.Add(-n.cfg.LeafLife), state.LeafEnds, "the registry's certificate", byItself}
+	if state.Adopted {
+		ca.text, ca.advice = "the adopted certificate", "it cannot be renewed here: replace it with `trustcast ca rotate`"
+	}
+	if !state.LeafEnds.Before(state.IssuerLife.Until) {
+		leaf.text = "" // it ends with its CA: that line says all
+	}
 	return []certificate{
-		{"registry_ca", issuer.NotBefore.Add(certs.CABackdate), issuer.NotAfter, "the registry CA", "rotate it with `trustcast ca rotate`"},
-		{"leaf", state.LeafEnds.Add(-n.cfg.LeafLife), state.LeafEnds, leaf, byItself},
+		ca, leaf,
 		{"control_ca", control.Made, control.Ends, "the control CA", byItself},
 		{"server_identity", server.Made, server.Ends, "the server's identity", byItself},
 	}
@@ -108,6 +110,9 @@ func (n *node) warnings(state authority.State, hosts []identity.Host) []string {
 	if state.Stuck != "" && state.Stuck != state.Frozen {
 		out = append(out, "the server is stuck and tries again: "+state.Stuck)
 	}
+	if n.oldKeyLeft() {
+		out = append(out, fmt.Sprintf("%s is the key of the certificate that was adopted and is served no more: delete it", n.layout.oldKey()))
+	}
 	out = append(out, n.cloneWarnings()...)
 	now := time.Now()
 	for _, c := range n.certificates(state) {
@@ -119,6 +124,16 @@ func (n *node) warnings(state authority.State, hosts []identity.Host) []string {
 		out = append(out, line)
 	}
 	return out
+}
+
+// oldKeyLeft: the adopted certificate is retired, and the operator's file with its
+// key is still there.
+func (n *node) oldKeyLeft() bool {
+	if n.site.Adopted.IsZero() || n.authority.Wanted().Adopted != "" {
+		return false
+	}
+	_, err := os.Stat(n.layout.oldKey())
+	return err == nil
 }
 
 // maxLate bounds the hosts that one line names.

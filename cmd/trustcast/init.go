@@ -21,6 +21,8 @@ type initFlags struct {
 	controlLife           duration
 	engine                choice
 	volume                string
+	adopt                 string
+	newCA                 bool
 }
 
 func (f *initFlags) add(flags *pflag.FlagSet) {
@@ -40,14 +42,18 @@ func (f *initFlags) add(flags *pflag.FlagSet) {
 func (a *app) initCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "init --domain HOST[:PORT]",
-		Short: "Create a registry: its CA, its identity, its first user",
+		Short: "Create a registry, or adopt a plain one: its CA, its identity, its first user",
 		Long: "Create a registry in an empty data directory: its CA, its identity and its first user. Nothing runs afterwards; 'trustcast server' does that.\n\n" +
-			"The user's password is asked for on a terminal, read with --password-stdin, or generated and printed once.",
-		Example: "  trustcast init --domain registry.example.com --user ci\n  trustcast init --domain registry.example.com --user ci --engine docker --volume registry\n  trustcast init --domain registry.example.com:443 --alias registry --subject 'C=DE,O=Example' --user ci --password-stdin <password.txt",
+			"The user's password is asked for on a terminal, read with --password-stdin, or generated and printed once.\n\n" +
+			"With --adopt the data of a plain registry:2 or registry:3 are taken over: images and users stay, and its certificate is served on until the first rotation, so that no host needs anything on the first day. A directory or volume is taken over where it is, and --data-dir becomes a link to it unless it is that directory; docker/registry/v2, certs/ (domain.crt, domain.key, ca.crt) and auth/htpasswd are looked for in it.",
+		Example: "  trustcast init --domain registry.example.com --user ci\n  trustcast init --domain registry.example.com --user ci --engine docker --volume registry\n  trustcast init --domain registry.example.com:443 --alias registry --subject 'C=DE,O=Example' --user ci --password-stdin <password.txt\n  trustcast init --domain registry.example.com --adopt /srv/registry\n  trustcast init --domain registry.example.com --adopt volume:registry-data",
 		Args:    names(),
 	}
 	var f initFlags
 	f.add(c.Flags())
+	c.Flags().StringVar(&f.adopt, "adopt", "", "take over the data of a plain registry: `DIR|volume:NAME|FILE.tar`")
+	c.Flags().BoolVar(&f.newCA, "new-ca", false, "with --adopt: make a new CA at once; every host fails until it has joined")
+	fromCommandLine(c.Flags(), "adopt", "new-ca")
 	out := output(c.Flags())
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		result, err := a.create(c.Context(), f)
@@ -55,10 +61,14 @@ func (a *app) initCommand() *cobra.Command {
 			return err
 		}
 		if out.json() {
-			return cli.JSON(a.stdout, initJSON{result.Domain, result.FleetID, string(result.Fingerprint), result.User, result.Password})
+			return cli.JSON(a.stdout, initJSON{result.Domain, result.FleetID, string(result.Fingerprint), result.User, result.Password, newAdoptedJSON(result.Adopted)})
 		}
 		if err := a.printCreated(result); err != nil {
 			return err
+		}
+		if result.Adopted != nil {
+			a.sayAdopted(result)
+			return nil
 		}
 		a.say("Next: %s", a.hint("server"))
 		return nil
@@ -73,6 +83,8 @@ type initJSON struct {
 	User        string `json:"user"`
 	// Password is the generated one, else empty.
 	Password string `json:"password"`
+	// Adopted is null for a new registry.
+	Adopted *adoptedJSON `json:"adopted"`
 }
 
 // create makes the registry that the flags describe.
@@ -83,6 +95,9 @@ func (a *app) create(ctx context.Context, f initFlags) (server.InitResult, error
 	}
 	if f.user == "" && f.passwordStdin {
 		return none, cli.Errorf(cli.Usage, "--password-stdin is for the first user; add --user NAME")
+	}
+	if f.newCA && f.adopt == "" {
+		return none, cli.Errorf(cli.Usage, "--new-ca is for a registry that is taken over: add --adopt DIR, or leave it out")
 	}
 	var password string
 	if f.user != "" && !server.Initialized(a.dataDir) { // else Init refuses; no need to ask first
@@ -95,12 +110,14 @@ func (a *app) create(ctx context.Context, f initFlags) (server.InitResult, error
 		DataDir: a.dataDir, Domain: f.domain, Aliases: f.aliases, Subject: f.subject, User: f.user, Password: password,
 		CALife: time.Duration(f.caLife), LeafLife: time.Duration(f.leafLife), ControlLife: time.Duration(f.controlLife),
 		EngineName: f.engine.value, Volume: f.volume,
+		Adopt: server.AdoptConfig{From: f.adopt, NewCA: f.newCA},
 	})
 }
 
 // printCreated shows the result: data on stdout, advice on stderr.
 func (a *app) printCreated(r server.InitResult) error {
 	rows := []string{row("domain", r.Domain), row("fleet", r.FleetID), row("fingerprint", string(r.Fingerprint))}
+	rows = append(rows, adoptedRows(r)...)
 	if r.User != "" {
 		rows = append(rows, row("user", r.User))
 	}
@@ -113,7 +130,7 @@ func (a *app) printCreated(r server.InitResult) error {
 	if r.Password != "" {
 		a.say("The password is shown only this once.")
 	}
-	if r.User == "" {
+	if r.User == "" && (r.Adopted == nil || len(r.Adopted.Users) == 0) {
 		a.say("There is no user yet, so every request gets 401; add one with '%s' once the server runs.", a.hint("user add NAME"))
 	}
 	return nil

@@ -75,10 +75,11 @@ type Authority struct {
 	rev    uint64 // revision in the store
 	wanted Wanted // derived from rec
 
-	serving   Serving  // what the edge was last given
-	published uint64   // the Rotation.Rev of it; 0: nothing yet
-	complaint string   // last error of Run, for status, and to log each only once
-	held      []string // whom the next step waited for last
+	serving   Serving   // what the edge was last given
+	published uint64    // the Rotation.Rev of it; 0: nothing yet
+	complaint string    // last error of Run, for status, and to log each only once
+	held      []string  // whom the next step waited for last
+	ready     time.Time // see View.Ready
 	// doomed are keys that the record forgot and that are still to be destroyed.
 	doomed []records.KeyID
 	// orphans are keys of records that could not be written.
@@ -118,7 +119,7 @@ func Open(cfg Config) (*Authority, error) {
 	}
 	a.rev = rev
 	for _, id := range a.rec.keys() {
-		if _, err := cfg.Keys.Load(id); err != nil {
+		if _, err := cfg.Keys.Signer(id); err != nil {
 			return nil, fmt.Errorf("open registry CA: %w", err)
 		}
 	}
@@ -202,6 +203,8 @@ func (a *Authority) step(now time.Time) (again bool, err error) {
 	if faulty("no-gate") {
 		v.Hosts = nil
 	}
+	a.ready = before.readySince(a.ready, v)
+	v.Ready = a.ready
 	if next := before.Advance(v); next.Rev != before.Rev {
 		return true, a.change(next, now, cause(before, v), wentOnWithout(before, next, v))
 	}

@@ -32,6 +32,12 @@ type rig struct {
 
 func newRig(t *testing.T, set ...func(*Config)) *rig {
 	t.Helper()
+	return newRigBy(t, Create, set...)
+}
+
+// newRigBy is newRig with another beginning.
+func newRigBy(t *testing.T, begin func(Config, time.Time, string) (certs.Bundle, error), set ...func(*Config)) *rig {
+	t.Helper()
 	r := &rig{t: t, dir: t.TempDir()}
 	store, err := records.Open(r.dir)
 	if err != nil {
@@ -67,7 +73,7 @@ func newRig(t *testing.T, set ...func(*Config)) *rig {
 	for _, f := range set {
 		f(&r.cfg)
 	}
-	if _, err := Create(r.cfg, time.Now(), "test"); err != nil {
+	if _, err := begin(r.cfg, time.Now(), "test"); err != nil {
 		t.Fatal(err)
 	}
 	r.open()

@@ -86,10 +86,19 @@ func (r Rotation) outlook(h Host, v View, n Rotation) Outlook {
 	case n.Compromised:
 		return Outlook{What: "fails", Text: "is gone: its pulls fail from the switch on, until its agent has been in contact"}
 	case beyond:
-		return Outlook{What: "fails", Text: fmt.Sprintf("is gone, and is waited for %s after each step; its CA is too old for the predecessors, so its pulls fail until its agent has been in contact", n.Patience)}
+		return Outlook{What: "fails", Text: fmt.Sprintf("is gone, and is waited for %s after each step; %s, so its pulls fail until its agent has been in contact", n.Patience, n.unlinked())}
 	default:
 		return Outlook{What: "sleeps", Text: fmt.Sprintf("is gone: it is waited for %s after each step, and pulls through the predecessors when it comes back", n.Patience)}
 	}
+}
+
+// unlinked says why a host that was gone for too long does not verify the other
+// CA's leaf.
+func (r Rotation) unlinked() string {
+	if r.Adopted != 0 && (r.Active == r.Adopted || r.Other == r.Adopted) {
+		return "the adopted certificate signs no predecessor"
+	}
+	return "its CA is too old for the predecessors"
 }
 
 func reason(lack string) string {

@@ -25,6 +25,7 @@ type play struct {
 	ends    map[Link]time.Time
 	lawless bool // S1 and S4 are broken from outside
 	clock   bool // the server's clock cannot be relied on
+	ready   time.Time
 	// wasCovered before the last event, by name.
 	wasCovered map[string]bool
 	// backup of the record, and of the hosts' own by ID.
@@ -77,7 +78,7 @@ func (p *play) take(next Rotation) {
 }
 
 func (p *play) view() View {
-	v := View{Now: p.now, Tick: playTick, Serving: p.serving, ClockOff: p.clock, Active: p.lives[p.rec.Active], Other: p.lives[p.rec.Other]}
+	v := View{Now: p.now, Tick: playTick, Serving: p.serving, Ready: p.ready, ClockOff: p.clock, Active: p.lives[p.rec.Active], Other: p.lives[p.rec.Other]}
 	for _, chain := range [][]Link{p.rec.Chain, p.rec.OtherChain} {
 		for _, l := range chain {
 			if !p.now.Before(p.ends[l]) {
@@ -135,6 +136,7 @@ func (p *play) run() {
 				fmt.Fprintf(&p.out, "  %s is covered\n", h.Name)
 			}
 		}
+		p.ready = p.rec.readySince(p.ready, p.view())
 		next := p.rec.Advance(p.view())
 		if next.Rev == p.rec.Rev {
 			return
@@ -265,6 +267,9 @@ func (p *play) do(line string) error {
 	f := strings.Fields(line)
 	var err error
 	switch f[0] {
+	case "adopted": // the play begins with a registry that was taken over
+		p.rec = Taken()
+		p.lives[1] = Life{From: p.now, Until: p.now.Add(p.life)}
 	case "hosts":
 		for _, name := range f[1:] {
 			p.hosts = append(p.hosts, &actor{Host: Host{ID: name, Name: name, Present: true}})

@@ -33,8 +33,11 @@ type record struct {
 type caRecord struct {
 	ID   CAID   `json:"id"`
 	Cert []byte `json:"cert"`
-	// Key is empty when only the certificate is left, in the bundle.
+	// Key is empty when only the certificate is left, in the bundle, and always
+	// for the adopted one.
 	Key records.KeyID `json:"key,omitempty"`
+	// Adopted is when it was taken over with the registry; zero: made here.
+	Adopted time.Time `json:"adopted,omitzero"`
 }
 
 type linkRecord struct {
@@ -49,8 +52,10 @@ type leafRecord struct {
 	Host string        `json:"host"`
 	Cert []byte        `json:"cert"`
 	Key  records.KeyID `json:"key"`
-	// Made is when it was signed; NotBefore is back-dated.
+	// Made is when it was signed, or taken over; NotBefore is back-dated.
 	Made time.Time `json:"made"`
+	// Chain was served beside an adopted leaf and goes on being served.
+	Chain [][]byte `json:"chain,omitempty"`
 }
 
 // Entry is one line of the history.
@@ -58,7 +63,7 @@ type Entry struct {
 	Time       time.Time `json:"time"`
 	Rotation   uint64    `json:"rotation"`
 	Generation uint64    `json:"generation"`
-	// Event is "created", "rotate", "replace", "compromise", "switch", "retire",
+	// Event is "created", "adopted", "rotate", "replace", "compromise", "switch", "retire",
 	// "done", "rollback", "skip", "deadline", "leaf", "prune", "uncover",
 	// "restore", "open" or "gossip".
 	Event string `json:"event"`
@@ -176,7 +181,7 @@ func (rec record) pairs(keys *records.Keys, id CAID, links []Link) (map[string]*
 		if l.CA != id {
 			continue
 		}
-		key, err := keys.Load(l.Key)
+		key, err := keys.Signer(l.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -185,7 +190,7 @@ func (rec record) pairs(keys *records.Keys, id CAID, links []Link) (map[string]*
 			return nil, fmt.Errorf("leaf for %s: %w", l.Host, err)
 		}
 		pairs[l.Host] = &tls.Certificate{
-			Certificate: append([][]byte{l.Cert}, chain...),
+			Certificate: slices.Concat([][]byte{l.Cert}, l.Chain, chain),
 			PrivateKey:  key,
 			Leaf:        leaf,
 		}

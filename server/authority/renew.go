@@ -38,12 +38,9 @@ func (a *Authority) renew(v View) (again bool, err error) {
 	if a.rec.Rotation.Phase != Idle || a.rec.Rotation.Restored || !a.cfg.Window.Open(v.Now) {
 		return false, nil
 	}
-	cert, err := a.rec.cert(a.rec.Rotation.Active)
-	if err != nil {
+	cert, due, err := a.rotationDue()
+	if err != nil || v.Now.Before(due) {
 		return false, err
-	}
-	if v.Now.Before(renewAt(cert, cert.NotBefore.Add(certs.CABackdate))) {
-		return false, nil
 	}
 	next, err := a.rec.Rotation.Rotate(v, a.cfg.Deadline)
 	if err != nil {
@@ -52,11 +49,26 @@ func (a *Authority) renew(v View) (again bool, err error) {
 	return true, a.change(next, v.Now, "age", cert.Subject.CommonName)
 }
 
+// rotationDue is when the active CA is old enough to be replaced.
+func (a *Authority) rotationDue() (cert *x509.Certificate, due time.Time, err error) {
+	ca, err := a.rec.ca(a.rec.Rotation.Active)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	if cert, err = x509.ParseCertificate(ca.Cert); err != nil {
+		return nil, time.Time{}, err
+	}
+	if ca.Adopted.IsZero() {
+		return cert, renewAt(cert, cert.NotBefore.Add(certs.CABackdate)), nil
+	}
+	return cert, renewAt(a.rec.endsFirst(ca.ID, cert), ca.Adopted), nil
+}
+
 // leavesDue: a leaf of the CA is old enough, and a new one would live longer by
 // a day at least (or a tenth of its life, for short lives).
 func (a *Authority) leavesDue(id CAID, now time.Time) (bool, error) {
 	for _, l := range a.rec.Leaves {
-		if l.CA != id {
+		if l.CA != id || id == a.rec.Rotation.Adopted { // nobody here can sign another
 			continue
 		}
 		leaf, err := x509.ParseCertificate(l.Cert)
@@ -84,7 +96,7 @@ func (a *Authority) leavesDue(id CAID, now time.Time) (bool, error) {
 func (a *Authority) leavesAhead(id CAID, now time.Time) bool {
 	return slices.ContainsFunc(a.rec.Leaves, func(l leafRecord) bool {
 		leaf, err := x509.ParseCertificate(l.Cert)
-		return err == nil && l.CA == id && now.Before(leaf.NotBefore)
+		return err == nil && l.CA == id && id != a.rec.Rotation.Adopted && now.Before(leaf.NotBefore)
 	})
 }
 

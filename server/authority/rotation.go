@@ -70,6 +70,9 @@ type Rotation struct {
 	// or goes (switched), 0 for none. A CA's key exists iff it is one of them.
 	Active CAID `json:"active"`
 	Other  CAID `json:"other"`
+	// Adopted is the CA that was taken over with the registry, 0 for none: its own
+	// key is not here, so it signs no predecessor. What has its key is its leaf.
+	Adopted CAID `json:"adopted,omitempty"`
 	// LastCA is the highest number ever given.
 	LastCA CAID `json:"last_ca"`
 	// Bundle is what hosts should trust: one or two, Active always among them.
@@ -102,6 +105,12 @@ type Rotation struct {
 // First is the record that init writes: one CA, generation 1.
 func First() Rotation {
 	return Rotation{Rev: 1, Generation: 1, Phase: Idle, Active: 1, LastCA: 1, Bundle: []CAID{1}, Reach: 1}
+}
+
+// Taken is the record of a registry that was taken over: CA 1 is what its hosts
+// trust already, at generation 0.
+func Taken() Rotation {
+	return Rotation{Rev: 1, Phase: Idle, Active: 1, Adopted: 1, LastCA: 1, Bundle: []CAID{1}}
 }
 
 // Rotate stages a new CA: hosts get it beside the active one, which goes on
@@ -163,8 +172,8 @@ func (r Rotation) startable(v View) error {
 	return nil
 }
 
-// stage begins a rotation to a new CA that the active one signs; whatever was
-// beside the active one is forgotten.
+// stage begins a rotation to a new CA that the active one signs, unless that was
+// adopted; whatever was beside the active one is forgotten.
 func (r Rotation) stage(v View, patience time.Duration) Rotation {
 	n := r.change()
 	n.LastCA++
@@ -174,7 +183,10 @@ func (r Rotation) stage(v View, patience time.Duration) Rotation {
 	n.Bundle = []CAID{n.Active, n.Other}
 	n.OtherChain = append([]Link{{CA: n.Other, By: n.Active, Generation: n.Generation}}, n.Chain...)
 	n.OtherReach = n.Reach
-	if len(n.OtherChain) > maxLinks {
+	switch {
+	case n.Active == n.Adopted:
+		n.OtherChain, n.OtherReach = nil, n.Generation
+	case len(n.OtherChain) > maxLinks:
 		n.OtherReach = max(n.Reach, n.OtherChain[maxLinks].Generation)
 		n.OtherChain = n.OtherChain[:maxLinks]
 	}

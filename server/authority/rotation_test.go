@@ -97,6 +97,9 @@ func (p *play) invariants() string {
 func TestRandomPlays(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := newPlay()
+		if rapid.Bool().Draw(t, "adopted") {
+			_ = p.do("adopted")
+		}
 		if err := p.do("hosts a b c"); err != nil {
 			t.Fatal(err)
 		}
@@ -123,6 +126,9 @@ func TestRandomPlays(t *testing.T) {
 func TestLiveness(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := newPlay()
+		if rapid.Bool().Draw(t, "adopted") {
+			_ = p.do("adopted")
+		}
 		_ = p.do("hosts a b c")
 		for _, line := range rapid.SliceOfN(rapid.SampledFrom([]string{
 			"rotate", "ack a b c", "ack a", "gone b", "back b", "crash", "refuse c", "mend c", "tick 1m", "tick 15m", "rollback", "skip a", "leaf",

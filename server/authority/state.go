@@ -12,7 +12,7 @@ import (
 // numbers. The caller holds mu.
 func (a *Authority) view(now time.Time) View {
 	r := a.rec.Rotation
-	v := View{Now: now, Tick: a.cfg.Tick, Serving: a.serving, ClockOff: a.cfg.ClockOff != nil && a.cfg.ClockOff()}
+	v := View{Now: now, Tick: a.cfg.Tick, Serving: a.serving, Ready: a.ready, ClockOff: a.cfg.ClockOff != nil && a.cfg.ClockOff()}
 	number := map[certs.Fingerprint]CAID{}
 	for _, root := range a.rec.CAs {
 		cert, err := x509.ParseCertificate(root.Cert)
@@ -20,7 +20,7 @@ func (a *Authority) view(now time.Time) View {
 			continue // Open has parsed them all
 		}
 		number[certs.FingerprintOf(cert)] = root.ID
-		life := Life{From: cert.NotBefore.Add(certs.CABackdate), Until: cert.NotAfter}
+		life := a.rec.life(root, cert)
 		switch root.ID {
 		case r.Active:
 			v.Active = life
@@ -70,7 +70,10 @@ type State struct {
 	Bundle   certs.Bundle
 	// Serving is what the edge presents: the issuing CA, the end of the leaf
 	// that ends first and the number of predecessors.
-	Issuer       *x509.Certificate
+	Issuer     *x509.Certificate
+	IssuerLife Life
+	// Adopted: the issuer was taken over with the registry.
+	Adopted      bool
 	LeafEnds     time.Time
 	Predecessors int
 	// Other is the CA that comes or goes, nil for none.
@@ -108,7 +111,7 @@ func (a *Authority) State() (State, error) {
 			role = "retired"
 		}
 		if ca.ID == a.serving.Active {
-			s.Issuer = cert
+			s.issue(rec, ca, cert)
 		}
 		s.Certificates = append(s.Certificates, Certificate{Role: role, Cert: cert})
 	}
@@ -133,9 +136,17 @@ func (a *Authority) State() (State, error) {
 		if err != nil {
 			return State{}, err
 		}
-		s.Issuer = cert
+		ca, err := rec.ca(r.Active)
+		if err != nil {
+			return State{}, err
+		}
+		s.issue(rec, ca, cert)
 	}
 	return s, nil
+}
+
+func (s *State) issue(rec record, ca caRecord, cert *x509.Certificate) {
+	s.Issuer, s.IssuerLife, s.Adopted = cert, rec.life(ca, cert), !ca.Adopted.IsZero()
 }
 
 // Verdict is what a host's evidence amounts to.

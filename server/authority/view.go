@@ -19,6 +19,8 @@ type View struct {
 	Hosts   []Host
 	// Active and Other are the lives of these CAs.
 	Active, Other Life
+	// Ready is since when nobody lacks anything for the switch; zero: somebody does.
+	Ready time.Time
 	// Ended are links whose certificate is over: no host can use them.
 	Ended []Link
 }

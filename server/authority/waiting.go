@@ -25,6 +25,19 @@ func (r Rotation) Waiting(v View) []Wait {
 	case r.superseded(v):
 		return []Wait{{Host: "server", Reason: "is frozen: " + r.Frozen(v), Advice: "nothing else helps"}}
 	}
+	waits := r.lacking(v)
+	if len(waits) == 0 && r.pullsLinger(v) {
+		waits = append(waits, Wait{
+			Host:   "pulls",
+			Reason: fmt.Sprintf("that began before their host had the new CA may be under way, and nothing links the adopted certificate to it: they get %s", r.Patience),
+			Advice: fmt.Sprintf("wait, or shorten it: trustcast ca rotate --rotation %d --deadline 1m", r.Number),
+		})
+	}
+	return waits
+}
+
+// lacking lists the edge and the hosts that lack something for the next step.
+func (r Rotation) lacking(v View) []Wait {
 	waits := r.waitingForEdge(v)
 	if r.Phase == Staged && r.Rollback && !r.Restored {
 		return waits
@@ -38,6 +51,34 @@ func (r Rotation) Waiting(v View) []Wait {
 		}
 	}
 	return waits
+}
+
+// readySince is View.Ready after a look at v, when it was since before. A host that
+// was ready when it was heard last has not lost its files by being silent.
+func (r Rotation) readySince(since time.Time, v View) time.Time {
+	v.Hosts = slices.Clone(v.Hosts)
+	for i, h := range v.Hosts {
+		if h.Evidence != nil {
+			heard := *h.Evidence
+			heard.Age = 0
+			v.Hosts[i].Evidence = &heard
+		}
+	}
+	switch {
+	case r.Phase != Staged || len(r.lacking(v)) > 0:
+		return time.Time{}
+	case since.IsZero():
+		return v.Now
+	}
+	return since
+}
+
+// pullsLinger: a client decides what it trusts when its pull begins. Where no
+// predecessor serves those that began with the adopted certificate alone, the switch
+// leaves them time to end, once every host is ready.
+func (r Rotation) pullsLinger(v View) bool {
+	return r.Phase == Staged && !r.Rollback && !r.Compromised && r.Adopted != 0 && r.Active == r.Adopted &&
+		(v.ClockOff || v.Ready.IsZero() || v.Now.Sub(v.Ready) < r.Patience) && slices.ContainsFunc(v.Hosts, r.covers)
 }
 
 // waitingForEdge is what the edge lacks for the next step. A restored server has
@@ -151,6 +192,8 @@ func because(e *Evidence) string {
 func (r Rotation) advice(h Host, refused bool) string {
 	pass := fmt.Sprintf("or pass over it: trustcast ca rotate --rotation %d --skip %s", r.Number, h.Name)
 	switch {
+	case !h.Present && r.Phase == Staged && h.holds() < r.OtherReach:
+		return fmt.Sprintf("start the agent there, %s; without either it is waited for until %s, and its pulls fail from then on until it comes back: %s", pass, r.Deadline.UTC().Format("15:04:05 MST"), r.unlinked())
 	case !h.Present:
 		return fmt.Sprintf("start the agent there, %s; without either it is waited for until %s", pass, r.Deadline.UTC().Format("15:04:05 MST"))
 	case r.Compromised && r.Phase == Staged:

@@ -2,6 +2,7 @@ package authority
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/trustcast/trustcast/certs"
 )
@@ -11,7 +12,10 @@ type Wanted struct {
 	// Revision of the record and number of the rotation.
 	Revision, Number uint64
 	Bundle           certs.Bundle
-	Leaves           []Leaf
+	// Adopted is the one certificate in Bundle that was taken over with the
+	// registry; "" for none.
+	Adopted certs.Fingerprint
+	Leaves  []Leaf
 }
 
 // Leaf is a certificate that the edge serves, or will serve next, for a host
@@ -37,6 +41,13 @@ func (rec record) wanted() (Wanted, error) {
 	}
 	r := rec.Rotation
 	w := Wanted{Revision: r.Rev, Number: r.Number, Bundle: b}
+	if slices.Contains(r.Bundle, r.Adopted) {
+		cert, err := rec.cert(r.Adopted)
+		if err != nil {
+			return Wanted{}, err
+		}
+		w.Adopted = certs.FingerprintOf(cert)
+	}
 	for _, l := range rec.Leaves {
 		next := l.CA == r.Other
 		if next && (r.Phase != Staged || r.Rollback) {

@@ -1,6 +1,7 @@
 package records
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -41,23 +42,42 @@ func (k *Keys) New() (KeyID, *ecdsa.PrivateKey, error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("make key: %w", err)
 	}
+	id, err := k.Import(key)
+	return id, key, err
+}
+
+// Import writes a private key that was made elsewhere: RSA, ECDSA or Ed25519.
+func (k *Keys) Import(key crypto.Signer) (KeyID, error) {
 	id, err := IDOf(key)
 	if err != nil {
-		return "", nil, err
+		return "", err
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return "", nil, fmt.Errorf("encode key %s: %w", id, err)
+		return "", fmt.Errorf("encode key %s: %w", id, err)
 	}
 	data := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	if err := durable.WriteFile(k.path(id), data, 0o600); err != nil {
-		return "", nil, fmt.Errorf("keep key: %w", err)
+		return "", fmt.Errorf("keep key: %w", err)
 	}
-	return id, key, nil
+	return id, nil
 }
 
-// Load reads the key called id and checks that it is that key.
+// Load reads the key called id, one that New made, and checks that it is that key.
 func (k *Keys) Load(id KeyID) (*ecdsa.PrivateKey, error) {
+	signer, err := k.Signer(id)
+	if err != nil {
+		return nil, err
+	}
+	key, ok := signer.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("private key %s is of type %T; only ECDSA is used here", id, signer)
+	}
+	return key, nil
+}
+
+// Signer reads the key called id, of any kind, and checks that it is that key.
+func (k *Keys) Signer(id KeyID) (crypto.Signer, error) {
 	data, err := os.ReadFile(k.path(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("private key %s is missing from %s: restore the state directory from a backup", id, k.dir)
@@ -73,9 +93,9 @@ func (k *Keys) Load(id KeyID) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("private key %s is damaged: restore the state directory from a backup", id)
 	}
-	key, ok := parsed.(*ecdsa.PrivateKey)
+	key, ok := parsed.(crypto.Signer)
 	if !ok {
-		return nil, fmt.Errorf("private key %s is of type %T; only ECDSA is used here", id, parsed)
+		return nil, fmt.Errorf("private key %s is of type %T and cannot sign", id, parsed)
 	}
 	if got, err := IDOf(key); err != nil || got != id {
 		return nil, fmt.Errorf("private key file %s holds another key: restore the state directory from a backup", id)
@@ -142,8 +162,8 @@ func (k *Keys) Sweep(named map[KeyID]bool) error {
 }
 
 // IDOf returns the name of a key.
-func IDOf(key *ecdsa.PrivateKey) (KeyID, error) {
-	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+func IDOf(key crypto.Signer) (KeyID, error) {
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
 		return "", fmt.Errorf("name key: %w", err)
 	}

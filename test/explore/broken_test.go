@@ -30,10 +30,14 @@ var (
 	refuseScope  = scope{name: "refusal", hosts: 1, whole: true, budget: budget{rotations: 1, refusals: 1}}
 	troubleScope = scope{name: "trouble", hosts: 1, whole: true, budget: budget{rotations: 1, agings: 1, drifts: 1, refusals: 1}}
 	unheardScope = scope{name: "unheard", hosts: 1, whole: true, budget: budget{rotations: 1, crashes: 1, ends: 1}}
+	takenScope   = scope{name: "taken over", hosts: 1, adopted: true, whole: true, budget: budget{rotations: 1, absences: 1}}
 	orderScope   = scope{name: "order", hosts: 1, down: 2, budget: budget{rotations: 1, rollbacks: 1}}
 )
 
 var faults = []fault{
+	{"who is gone at an adopted start is thought to be linked", "S1", advancing(func(r *authority.Rotation, _ *authority.View) {
+		r.OtherReach = 0
+	}, nil), takenScope},
 	{"switch without waiting", "S2", phase(authority.Staged, nobody), plainScope},
 	{"switch on vacuous evidence", "S2", evidence(func(r authority.Rotation, e *authority.Evidence) {
 		e.Number, e.Generation, e.Bundle, e.Solo, e.Offline = r.Number, r.Generation, r.Bundle, r.Bundle, true

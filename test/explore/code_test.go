@@ -88,7 +88,7 @@ func (c *coder) meet(cas ...ca) {
 }
 
 func (c *coder) meetOffer(o *offer) {
-	if o.gen != 0 {
+	if !o.none() {
 		c.meet(o.bundle.a, o.bundle.b, o.active, o.next)
 		c.gens = append(c.gens, o.gen)
 	}
@@ -166,7 +166,7 @@ func (c *coder) roots(r roots) { c.put(c.ca(r.a), c.ca(r.b)) }
 
 func (c *coder) record(r *authority.Rotation) {
 	c.put(r.Phase[0], r.Phase[1])
-	c.flags(r.Rollback, r.Compromised, r.Restored, len(r.Uncover) > 0)
+	c.flags(r.Rollback, r.Compromised, r.Restored, len(r.Uncover) > 0, r.Adopted != 0 && r.Active == r.Adopted, r.Adopted != 0 && r.Other == r.Adopted)
 	c.put(c.ca(ca(r.Active)), c.ca(ca(r.Other)), byte(len(r.Bundle))) //nolint:gosec // fewer than 64
 	c.roots(rootsOf(r.Bundle))
 	c.chain(r.Chain)
@@ -192,7 +192,7 @@ func (c *coder) since(rev, number, gen uint32) {
 }
 
 func (c *coder) offer(o *offer) {
-	if o.gen == 0 {
+	if o.none() {
 		c.put(0)
 		return
 	}

@@ -114,7 +114,7 @@ var kinds = []kind{
 		return w.left.repeats > 0 && m.deliver(h, 0, true) && spend(&w.left.repeats)
 	}},
 	{"lose", true, func(_ *machine, w *world, h *host) bool {
-		if h.down[0].gen == 0 || !spend(&w.left.losses) {
+		if h.down[0].none() || !spend(&w.left.losses) {
 			return false
 		}
 		h.down[0], h.down[1] = h.down[1], offer{}
@@ -226,7 +226,7 @@ func toggle(bit *bool, to bool) bool {
 // deliver hands an offer on its way to the agent; keep: it arrives once more.
 func (m *machine) deliver(h *host, i int, keep bool) bool {
 	o := h.down[i]
-	if o.gen == 0 {
+	if o.none() {
 		return false
 	}
 	if !keep {

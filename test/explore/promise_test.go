@@ -57,10 +57,10 @@ func (m *machine) pulls(w *world) string {
 
 // valid says which links a client can use; nil: all.
 func (w *world) valid() func(authority.Link) bool {
-	if w.ended == 0 && w.worn < 3 {
+	if w.ended == 0 && w.worn < 3 && w.rec.Adopted == 0 {
 		return nil
 	}
-	return func(l authority.Link) bool { return !w.over(l) }
+	return func(l authority.Link) bool { return !w.over(l) && !w.forged(l) }
 }
 
 // usable are the valid links, and those over that the server is about to drop: no
@@ -77,7 +77,7 @@ func (m *machine) usable(w *world) func(authority.Link) bool {
 	if w.published && !m.writing(w) {
 		next = m.advance(w.rec, m.view(w))
 	}
-	return func(l authority.Link) bool { return valid(l) || has(&w.rec, l) && !has(&next, l) }
+	return func(l authority.Link) bool { return valid(l) || !w.forged(l) && has(&w.rec, l) && !has(&next, l) }
 }
 
 // writing: hosts' own records have still to be written before the next step.
@@ -98,10 +98,12 @@ func (w *world) oneBundle() string {
 	if w.astray {
 		return ""
 	}
-	is := func(gen uint32, b roots) bool { return uint64(gen) != w.rec.Generation || b == rootsOf(w.rec.Bundle) }
+	is := func(o *offer) bool {
+		return o.none() || uint64(o.gen) != w.rec.Generation || o.bundle == rootsOf(w.rec.Bundle)
+	}
 	for i := range w.hosts {
 		h := &w.hosts[i]
-		if !is(h.trusted.gen, h.trusted.bundle) || !is(h.down[0].gen, h.down[0].bundle) || !is(h.down[1].gen, h.down[1].bundle) {
+		if !is(&h.trusted) || !is(&h.down[0]) || !is(&h.down[1]) {
 			return fmt.Sprintf("S4: %s knows another bundle under generation %d", h.name, w.rec.Generation)
 		}
 	}

@@ -68,6 +68,7 @@ func scopeOf(script string) (scope, error) {
 		if len(f) == 0 || f[0] != "scope" {
 			continue
 		}
+		line, s.adopted = strings.CutSuffix(strings.TrimSpace(line), adoptedSuffix)
 		if _, err := fmt.Sscanf(line, "scope hosts %d down %d up %d whole %t fresh %t exact %t", &s.hosts, &s.down, &s.up, &s.whole, &s.fresh, &s.exact); err != nil {
 			return s, fmt.Errorf("%q: %w", line, err)
 		}
@@ -75,9 +76,15 @@ func scopeOf(script string) (scope, error) {
 	return s, nil
 }
 
+const adoptedSuffix = " adopted"
+
 // line is a scope as transcripts begin.
 func (s scope) line() string {
-	return fmt.Sprintf("scope hosts %d down %d up %d whole %t fresh %t exact %t", s.hosts, s.down, s.up, s.whole, s.fresh, s.exact)
+	line := fmt.Sprintf("scope hosts %d down %d up %d whole %t fresh %t exact %t", s.hosts, s.down, s.up, s.whole, s.fresh, s.exact)
+	if s.adopted {
+		line += adoptedSuffix
+	}
+	return line
 }
 
 // TestReplay plays testdata/*.txt: ways that once broke a promise, or that look

@@ -19,6 +19,12 @@ var quick = []scope{
 	{name: "two hosts, messages", least: 2_000, hosts: 2, down: 1, up: 1, budget: budget{rotations: 1}},
 	{name: "two hosts, removal", least: 15_000, hosts: 2, whole: true, budget: budget{compromises: 1, removals: 1}},
 	{name: "two hosts, an old copy", least: 5_000, hosts: 2, whole: true, exact: true, budget: budget{rotations: 1, backups: 1, copies: 1}},
+	{name: "one host, adopted", least: 15_000, hosts: 1, adopted: true, fresh: true, down: 1, up: 1, budget: budget{rotations: 1, absences: 1}},
+	{name: "one host, adopted, back", least: 20_000, hosts: 1, adopted: true, whole: true, budget: budget{rotations: 2, rollbacks: 1, absences: 1}},
+	{name: "one host, adopted, ends", least: 25_000, hosts: 1, adopted: true, whole: true, budget: budget{rotations: 2, absences: 1, ends: 1}},
+	{name: "one host, adopted, restore", least: 30_000, hosts: 1, adopted: true, whole: true, budget: budget{rotations: 1, absences: 1, backups: 1, restores: 1, hurries: 1}},
+	{name: "one host, adopted, theft", least: 9_000, hosts: 1, adopted: true, whole: true, budget: budget{rotations: 1, compromises: 1, crashes: 1}},
+	{name: "two hosts, adopted", least: 4_000, hosts: 2, adopted: true, whole: true, budget: budget{rotations: 1, absences: 1}},
 	{name: "three hosts, rotations", least: 2_500, hosts: 3, whole: true, budget: budget{rotations: 2}},
 	{name: "two hosts, stops", least: quickStates, cut: true, hosts: 2, whole: true, budget: budget{rotations: 1, absences: 1, crashes: 1, rollbacks: 1}},
 }

@@ -187,7 +187,7 @@ func (m *machine) send(w *world, h *host) bool {
 		return (!h.leaves || !m.sameOffer(w, h.trusted, o)) && m.take(h, o)
 	}
 	for i := m.down - 1; i >= 0; i-- {
-		if h.down[i].gen != 0 {
+		if !h.down[i].none() {
 			if m.sameOffer(w, h.down[i], o) {
 				return false
 			}
@@ -198,7 +198,7 @@ func (m *machine) send(w *world, h *host) bool {
 		}
 	}
 	for i := range m.down {
-		if h.down[i].gen == 0 {
+		if h.down[i].none() {
 			h.down[i] = o
 			return true
 		}

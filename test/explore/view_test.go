@@ -23,6 +23,7 @@ func (y *eye) view(w *world) authority.View {
 	if w.late {
 		v.Now = now.Add(patience)
 	}
+	v.Ready = v.Now.Add(-2 * patience) // pulls that linger are over: what may happen, happens
 	v.Active, v.Other = w.life(w.rec.Active, v.Now), w.life(w.rec.Other, v.Now)
 	ended := y.ended[:0]
 	for _, chain := range [2][]authority.Link{w.rec.Chain, w.rec.OtherChain} {

@@ -46,7 +46,7 @@ func rootsOf(bundle []authority.CAID) roots {
 
 func (r roots) has(c ca) bool { return c != 0 && (r.a == c || r.b == c) }
 
-// offer is a wanted state on its way to a host; gen 0 is none.
+// offer is a wanted state on its way to a host; see none.
 type offer struct {
 	rev, number, gen uint32
 	bundle           roots
@@ -192,9 +192,11 @@ type scope struct {
 	whole bool
 	// fresh: the hosts have joined and reported nothing yet. Else the promises
 	// cover them from the start.
-	fresh  bool
-	exact  bool // numbers count, not only their order: for records that number anew
-	budget budget
+	fresh bool
+	// adopted: the registry was taken over, so the first CA signs no link.
+	adopted bool
+	exact   bool // numbers count, not only their order: for records that number anew
+	budget  budget
 	// least is how many worlds it has at the least; cut: more than may be seen.
 	least int
 	cut   bool
@@ -205,6 +207,9 @@ var names = [...]string{"web-1", "web-2", "web-3", "web-1b", "web-2b", "web-3b"}
 // start is a fleet before its first rotation.
 func (s scope) start() world {
 	w := world{rec: authority.First(), left: s.budget}
+	if s.adopted {
+		w.rec = authority.Taken()
+	}
 	w.publish(true)
 	m := machine{scope: s, code: realCode()}
 	for i := range s.hosts {
@@ -217,6 +222,9 @@ func (s scope) start() world {
 	}
 	return w
 }
+
+// none: there is no such offer. Generation 0 is an adopted registry's.
+func (o *offer) none() bool { return o.rev == 0 }
 
 func (h *host) exists() bool { return h.name != "" }
 
@@ -231,6 +239,9 @@ func (w *world) promised(h *host) bool {
 
 // over: the certificate of a link has ended.
 func (w *world) over(l authority.Link) bool { return w.spent(ca(l.By)) } //nolint:gosec // fewer than 64
+
+// forged: nobody has the key that a link would be signed with.
+func (w *world) forged(l authority.Link) bool { return w.rec.Adopted != 0 && l.By == w.rec.Adopted }
 
 func (w *world) spent(c ca) bool {
 	return c != 0 && (c <= w.ended || c == w.pressed && w.worn == 3)

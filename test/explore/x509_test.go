@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/trustcast/trustcast/certs"
+	"github.com/trustcast/trustcast/internal/plain"
 	"github.com/trustcast/trustcast/server/authority"
 )
 
@@ -23,7 +24,9 @@ type certified struct {
 
 const registry = "registry.example.com"
 
-func certify(t *testing.T, count ca) certified {
+// certify makes count of them; adopted: the first is a leaf that signed itself and is no
+// CA, and signs no other.
+func certify(t *testing.T, count ca, adopted bool) certified {
 	t.Helper()
 	c := certified{cas: map[ca]certs.CA{}, leaves: map[ca]*x509.Certificate{}, links: map[authority.Link]*x509.Certificate{}}
 	newKey := func() *ecdsa.PrivateKey {
@@ -33,7 +36,16 @@ func certify(t *testing.T, count ca) certified {
 		}
 		return k
 	}
-	for id := ca(1); id <= count; id++ {
+	first := ca(1)
+	if adopted {
+		old, err := plain.SelfSigned(plain.Options{Now: now, Life: time.Hour}, registry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.cas[1], c.leaves[1] = certs.CA{Cert: old.Leaf}, old.Leaf
+		first = 2
+	}
+	for id := first; id <= count; id++ {
 		made, err := certs.NewCA(certs.CATemplate{
 			Subject: pkix.Name{CommonName: "registry"}, Number: uint64(id), Names: []certs.Name{{Host: registry, Port: certs.DefaultPort}},
 			NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Duration(id) * time.Hour),
@@ -45,7 +57,7 @@ func certify(t *testing.T, count ca) certified {
 		if c.leaves[id], err = made.SignLeaf(registry, newKey().Public(), now.Add(-time.Hour), now.Add(time.Duration(id)*time.Hour)); err != nil {
 			t.Fatal(err)
 		}
-		for by := ca(1); by < id; by++ {
+		for by := first; by < id; by++ {
 			l := authority.Link{CA: authority.CAID(id), By: authority.CAID(by)}
 			if c.links[l], err = c.cas[by].SignNext(made.Cert); err != nil {
 				t.Fatal(err)
@@ -58,8 +70,13 @@ func certify(t *testing.T, count ca) certified {
 // TestVerifiesIsX509: what this package takes for "this disk verifies what is
 // served" agrees with crypto/x509, over random disks, chains and ends of CAs.
 func TestVerifiesIsX509(t *testing.T) {
+	t.Run("made here", func(t *testing.T) { verifiesIsX509(t, false) })
+	t.Run("adopted", func(t *testing.T) { verifiesIsX509(t, true) })
+}
+
+func verifiesIsX509(t *testing.T, adopted bool) {
 	const count, tries = 6, 2000
-	c := certify(t, count)
+	c := certify(t, count, adopted)
 	var all []authority.Link
 	for l := range c.links {
 		all = append(all, l)

@@ -116,8 +116,8 @@ func (w *world) checkBundle(rec record) {
 		w.fail("S5: bundle %v without the CA %d that still serves", r.Bundle, last.Active)
 	}
 	for _, ca := range rec.Value.CAs {
-		if (ca.Key != "") != (ca.ID == r.Active || ca.ID == r.Other) {
-			w.fail("S3: CA %d has a key: %v, with %d active and %d other", ca.ID, ca.Key != "", r.Active, r.Other)
+		if has := rec.hasKey(ca.ID); has != (ca.ID == r.Active || ca.ID == r.Other) {
+			w.fail("S3: CA %d has a key: %v, with %d active and %d other", ca.ID, has, r.Active, r.Other)
 		}
 	}
 }

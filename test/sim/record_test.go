@@ -19,6 +19,7 @@ type record struct {
 			Phase      string
 			Active     uint64
 			Other      uint64
+			Adopted    uint64
 			Bundle     []uint64
 			Skipped    []string
 			Uncover    []string
@@ -34,7 +35,26 @@ type record struct {
 			Cert []byte
 			Key  string
 		}
+		Leaves []struct {
+			CA  uint64
+			Key string
+		}
 	}
+}
+
+// hasKey: the record names the key of a CA, or of an adopted one's leaf.
+func (r record) hasKey(id uint64) bool {
+	for _, ca := range r.Value.CAs {
+		if ca.ID == id && ca.Key != "" {
+			return true
+		}
+	}
+	for _, l := range r.Value.Leaves {
+		if l.CA == id && id == r.Value.Rotation.Adopted && l.Key != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // active is the certificate of the active CA.

@@ -183,7 +183,11 @@ type EnrollResponse struct {
 	// Control CA certificates, DER; all of one key.
 	ControlCas [][]byte `protobuf:"bytes,5,rep,name=control_cas,json=controlCas,proto3" json:"control_cas,omitempty"`
 	// How to join the gossip.
-	Gossip        *Gossip `protobuf:"bytes,6,opt,name=gossip,proto3" json:"gossip,omitempty"`
+	Gossip *Gossip `protobuf:"bytes,6,opt,name=gossip,proto3" json:"gossip,omitempty"`
+	// SHA-256 in hex of the one certificate that a bundle may hold although it is
+	// not constrained to the domain, because the registry was taken over with it;
+	// empty for none. Fixed for the life of the enrolment.
+	Adopted       string `protobuf:"bytes,7,opt,name=adopted,proto3" json:"adopted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -258,6 +262,13 @@ func (x *EnrollResponse) GetGossip() *Gossip {
 		return x.Gossip
 	}
 	return nil
+}
+
+func (x *EnrollResponse) GetAdopted() string {
+	if x != nil {
+		return x.Adopted
+	}
+	return ""
 }
 
 type RenewRequest struct {
@@ -885,7 +896,7 @@ const file_trustcast_v1_agent_proto_rawDesc = "" +
 	"\ftoken_secret\x18\x02 \x01(\fR\vtokenSecret\x12\x10\n" +
 	"\x03csr\x18\x03 \x01(\fR\x03csr\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\tR\aversion\"\xc7\x01\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\"\xe1\x01\n" +
 	"\x0eEnrollResponse\x12\x19\n" +
 	"\bfleet_id\x18\x01 \x01(\tR\afleetId\x12\x17\n" +
 	"\ahost_id\x18\x02 \x01(\tR\x06hostId\x12\x16\n" +
@@ -893,7 +904,8 @@ const file_trustcast_v1_agent_proto_rawDesc = "" +
 	"\bidentity\x18\x04 \x01(\fR\bidentity\x12\x1f\n" +
 	"\vcontrol_cas\x18\x05 \x03(\fR\n" +
 	"controlCas\x12,\n" +
-	"\x06gossip\x18\x06 \x01(\v2\x14.trustcast.v1.GossipR\x06gossip\" \n" +
+	"\x06gossip\x18\x06 \x01(\v2\x14.trustcast.v1.GossipR\x06gossip\x12\x18\n" +
+	"\aadopted\x18\a \x01(\tR\aadopted\" \n" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"L\n" +
 	"\rRenewResponse\x12\x1a\n" +

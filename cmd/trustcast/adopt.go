@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/trustcast/trustcast/internal/cli"
+	"github.com/trustcast/trustcast/server"
+)
+
+// adoptedJSON is what `init --adopt -o json` took over. Lists are never null.
+type adoptedJSON struct {
+	// Certificate and Issuer are empty, and NotAfter null, with a new CA.
+	Certificate  string       `json:"certificate"`
+	Dir          string       `json:"dir"`
+	Issuer       string       `json:"issuer"`
+	NotAfter     *time.Time   `json:"not_after"`
+	Repositories int          `json:"repositories"`
+	Users        []string     `json:"users"`
+	Passed       []passedJSON `json:"passed"`
+	Without      []string     `json:"without"`
+	Running      []string     `json:"running"`
+	PortAnswers  bool         `json:"port_answers"`
+}
+
+type passedJSON struct {
+	Line int    `json:"line"`
+	Name string `json:"name"`
+	Kind string `json:"kind"`
+}
+
+func newAdoptedJSON(r *server.AdoptResult) *adoptedJSON {
+	if r == nil {
+		return nil
+	}
+	out := &adoptedJSON{
+		Dir: r.Dir, Certificate: r.Certificate, Issuer: r.Issuer, NotAfter: cli.Instant(r.Ends), Repositories: r.Repositories,
+		Users: append([]string{}, r.Users...), Passed: []passedJSON{},
+		Without: append([]string{}, r.Without...), Running: append([]string{}, r.Running...), PortAnswers: r.Answers,
+	}
+	for _, p := range r.Passed {
+		out.Passed = append(out.Passed, passedJSON{p.Line, p.Name, p.Kind})
+	}
+	return out
+}
+
+// adoptedRows are the lines of what was taken over.
+func adoptedRows(r server.InitResult) []string {
+	o := r.Adopted
+	if o == nil {
+		return nil
+	}
+	rows := []string{row("data", o.Dir)}
+	if o.Certificate != "" {
+		rows = append(rows, row("certificate", o.Certificate+", until "+cli.Day(o.Ends)))
+	}
+	if o.Issuer != o.Certificate {
+		rows = append(rows, row("issuer", o.Issuer))
+	}
+	return append(rows, row("repositories", fmt.Sprint(o.Repositories)), row("users", fmt.Sprint(len(o.Users))))
+}
+
+// sayAdopted says what was not taken over, and how to switch over.
+func (a *app) sayAdopted(r server.InitResult) {
+	o := r.Adopted
+	for _, p := range o.Passed {
+		a.say("Line %d of auth/htpasswd makes no user: %s.", p.Line, strings.TrimPrefix(fmt.Sprintf("%q has %s", p.Name, p.Kind), `"" has `))
+	}
+	if len(o.Passed) > 0 {
+		a.say("Only bcrypt lets anybody in, as before; the old file is kept as auth/htpasswd.adopted. Add such users with '%s'.", a.hint("user add NAME"))
+	}
+	for _, name := range o.Without {
+		a.say("The certificate is not for %s: that name verifies from the first rotation on.", name)
+	}
+	if o.Certificate == "" {
+		a.say("Hosts get a new CA: each fails from the switch-over until it has joined.")
+	} else {
+		a.say("Hosts need nothing: the registry goes on serving the certificate that they trust, until the first rotation.")
+	}
+	stop := []string{"stop the old registry, so that one alone writes to the data"}
+	if len(o.Running) == 0 && o.Answers {
+		stop[0] += "; something answers on its port"
+	}
+	if len(o.Running) > 0 {
+		names := strings.Join(o.Running, " ")
+		stop = []string{"docker update --restart=no " + names, "docker stop " + names}
+	}
+	a.say("Switch over:")
+	steps := slices.Concat(stop, []string{a.hint("server"), a.hint("token create") + "   # then run the line that it prints on each host"})
+	if o.Certificate != "" {
+		steps = append(steps, a.hint("ca rotate --dry-run")+"   # when all hosts have joined; then without --dry-run")
+	}
+	for i, step := range steps {
+		a.say("  %d. %s", i+1, step)
+	}
+}
