@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/trustcast/trustcast/internal/cli"
+	"github.com/trustcast/trustcast/internal/config"
 	"github.com/trustcast/trustcast/server"
 )
 
@@ -53,7 +54,7 @@ func (a *app) initCommand() *cobra.Command {
 	f.add(c.Flags())
 	c.Flags().StringVar(&f.adopt, "adopt", "", "take over the data of a plain registry: `DIR|volume:NAME|FILE.tar`")
 	c.Flags().BoolVar(&f.newCA, "new-ca", false, "with --adopt: make a new CA at once; every host fails until it has joined")
-	fromCommandLine(c.Flags(), "adopt", "new-ca")
+	config.FromCommandLine(c.Flags(), "adopt", "new-ca")
 	out := output(c.Flags())
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		result, err := a.create(c.Context(), f)
