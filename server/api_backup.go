@@ -3,12 +3,14 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+	"github.com/trustcast/trustcast/server/registry"
 )
 
 // backupChunk is the size of a part of a backup (bytes): large enough that gRPC
@@ -34,6 +36,9 @@ func (a *adminAPI) Backup(req *pb.BackupRequest, stream grpc.ServerStreamingServ
 }
 
 func (n *node) sendBackup(ctx context.Context, withoutImages bool, stream grpc.ServerStreamingServer[pb.BackupResponse]) error {
+	if !withoutImages && n.storage != "" {
+		return fmt.Errorf("%w: the images are in %s and not in the data directory, so that a backup here would lack them: add --without-images, and back up %s by its own means", registry.ErrInvalid, n.storage, n.storage)
+	}
 	if !withoutImages {
 		release, err := n.registry.KeepImages(ctx)
 		if err != nil {

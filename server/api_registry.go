@@ -80,7 +80,7 @@ func (a *adminAPI) CollectGarbage(req *pb.CollectGarbageRequest, stream grpc.Ser
 		return reply(err)
 	}
 	return stream.Send(&pb.CollectGarbageResponse{
-		Blobs: atLeast0(got.Blobs), Manifests: atLeast0(got.Manifests), Spared: atLeast0(got.Spared), Bytes: atLeast0(got.Bytes),
+		Blobs: atLeast0(got.Blobs), Manifests: atLeast0(got.Manifests), Spared: atLeast0(got.Spared), Bytes: atLeast0(got.Bytes), Uploads: atLeast0(got.Uploads),
 	})
 }
 

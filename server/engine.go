@@ -60,12 +60,21 @@ func (n *node) openEmbedded(ctx context.Context, secret string, cfg *registry.Co
 	if err != nil {
 		return err
 	}
+	n.storage = elsewhere(settings)
 	e, err := registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: n.layout.dir, HTTPSecret: secret, Settings: settings, Log: n.log})
 	if err != nil {
 		return err
 	}
 	cfg.Engine, cfg.Driver, cfg.Purge, cfg.Cache = e, e.Driver, settings.Purge(), settings.BlobCache()
 	return nil
+}
+
+// elsewhere is the storage of images that are not in the data directory.
+func elsewhere(s *registry.Settings) string {
+	if driver := s.StorageDriver(); driver != "filesystem" {
+		return driver
+	}
+	return ""
 }
 
 // maxReplicas is far above what one machine's disk can feed.
@@ -82,6 +91,7 @@ func (n *node) openDocker(ctx context.Context, secret string, cfg *registry.Conf
 	if err != nil {
 		return err
 	}
+	n.storage = elsewhere(settings)
 	d, err := registry.NewDocker(ctx, registry.DockerConfig{
 		Domain: n.names[0].String(), Fleet: n.identity.FleetID(),
 		Volume: n.cfg.Volume, Root: n.layout.dir, Image: n.cfg.Image, Network: n.cfg.Network,
@@ -168,7 +178,7 @@ func (n *node) front() registry.Front {
 		Serve: func(replicas []registry.Endpoint) {
 			endpoints := make([]edge.Endpoint, len(replicas))
 			for i, r := range replicas {
-				endpoints[i] = edge.Endpoint{ID: r.ID, Handler: r.Handler, Socket: r.Socket}
+				endpoints[i] = edge.Endpoint{ID: r.ID, Handler: r.Handler, Socket: r.Socket, UID: r.UID}
 			}
 			n.edge.Serve(endpoints)
 		},

@@ -80,6 +80,9 @@ func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restor
 	if err := staged.renew(header, report, &r); err != nil {
 		return r, err
 	}
+	if err := staged.keepEngine(layout{cfg.DataDir}); err != nil {
+		return r, err
+	}
 	if err := ctx.Err(); err != nil {
 		return r, err
 	}
@@ -91,6 +94,37 @@ func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restor
 	defer releaseStaged()
 	r.KeptImages = header.WithoutImages && exists(l.images())
 	return r, staging.Commit()
+}
+
+// keepEngine has a restored registry run as the one in its place did, or with the
+// default engine: the engine, and a volume of Docker, are the machine's and not the
+// registry's.
+func (l layout) keepEngine(place layout) error {
+	var there site
+	if Initialized(place.dir) {
+		store, err := records.Open(place.records())
+		if err != nil {
+			return err
+		}
+		if _, err := store.Get(siteRecord, &there); err != nil {
+			return err
+		}
+	}
+	store, err := records.Open(l.records())
+	if err != nil {
+		return err
+	}
+	var restored site
+	rev, err := store.Get(siteRecord, &restored)
+	if err != nil {
+		return err
+	}
+	if restored.Engine == there.Engine && restored.Volume == there.Volume {
+		return nil
+	}
+	restored.Engine, restored.Volume = there.Engine, there.Volume
+	_, err = store.Put(siteRecord, rev, restored)
+	return err
 }
 
 // claim keeps servers out of a data directory that may hold a registry.

@@ -67,6 +67,7 @@ type node struct {
 	users     *users.Users
 	edge      *edge.Edge
 	registry  *registry.Registry
+	storage   string         // what keeps the images, when that is not the data directory
 	gossip    *gossip.Member // nil when off
 
 	listen listeners

@@ -153,6 +153,7 @@ type collectedJSON struct {
 	Blobs     uint64 `json:"blobs"`
 	Manifests uint64 `json:"manifests"`
 	Bytes     uint64 `json:"bytes"`
+	Uploads   uint64 `json:"uploads"`
 	Spared    uint64 `json:"spared"`
 	DryRun    bool   `json:"dry_run"`
 }
@@ -160,7 +161,7 @@ type collectedJSON struct {
 func (a *app) registryCollect() *cobra.Command {
 	c := &cobra.Command{
 		Use: "gc", Short: "Free what no image needs any more",
-		Long:    "Free blobs that no image needs any more. Pushes wait meanwhile, pulls go on. What is younger than --min-age stays: a push brings its layers before the manifest that needs them.\n\nAn image is deleted with a client, like 'skopeo delete'; this frees its space.",
+		Long:    "Free blobs that no image needs any more, and uploads that nobody goes on with. Pushes wait meanwhile, pulls go on. What is younger than --min-age stays: a push brings its layers before the manifest that needs them.\n\nAn image is deleted with a client, like 'skopeo delete'; this frees its space.",
 		Example: "  trustcast registry gc --dry-run\n  trustcast registry gc --untagged", Args: names(),
 	}
 	dry := c.Flags().Bool("dry-run", false, "say what would be freed, and free nothing")
@@ -185,7 +186,7 @@ func (a *app) registryCollect() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.printCollected(collectedJSON{last.GetBlobs(), last.GetManifests(), last.GetBytes(), last.GetSpared(), *dry}, *age, out.json())
+		return a.printCollected(collectedJSON{last.GetBlobs(), last.GetManifests(), last.GetBytes(), last.GetUploads(), last.GetSpared(), *dry}, *age, out.json())
 	}
 	return c
 }
@@ -201,6 +202,9 @@ func (a *app) printCollected(r collectedJSON, age time.Duration, asJSON bool) er
 	text := fmt.Sprintf("%s %s: %s", verb, size(int64(min(r.Bytes, math.MaxInt64))), count(int(min(r.Blobs, math.MaxInt32)), "blob"))
 	if r.Manifests > 0 {
 		text += ", " + count(int(min(r.Manifests, math.MaxInt32)), "untagged manifest")
+	}
+	if r.Uploads > 0 {
+		text += ", " + count(int(min(r.Uploads, math.MaxInt32)), "abandoned upload")
 	}
 	if r.Spared > 0 {
 		text += fmt.Sprintf("; %s younger than %s stay", count(int(min(r.Spared, math.MaxInt32)), "blob"), age)

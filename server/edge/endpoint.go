@@ -15,6 +15,8 @@ type Endpoint struct {
 	Handler http.Handler
 	// Socket is the path of a Unix socket that speaks HTTP/1.1.
 	Socket string
+	// UID is the user of the process that must answer there; 0: it is not checked.
+	UID int
 }
 
 // EndpointLoad is what an endpoint does at one moment.
@@ -58,7 +60,7 @@ func (e *Edge) newEndpoint(to Endpoint) *endpoint {
 	ep := &endpoint{Endpoint: to}
 	ep.begin()
 	if to.Handler == nil {
-		ep.proxy = newProxy(to.Socket, e.cfg.Log)
+		ep.proxy = newProxy(to.Socket, to.UID, e.cfg.Log)
 	}
 	return ep
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -132,10 +133,23 @@ func TestHangs(t *testing.T) {
 func TestAnswersToTheQuestionOfHealth(t *testing.T) {
 	for status, well := range map[int]bool{200: true, 401: true, 404: true, 429: true, 500: false, 502: false, 503: false} {
 		a := newReplica(t, "a", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
-		err := newProxy(a.socket, slog.New(slog.DiscardHandler)).health(t.Context())
+		err := newProxy(a.socket, 0, slog.New(slog.DiscardHandler)).health(t.Context())
 		if (err == nil) != well {
 			t.Errorf("%d: %v", status, err)
 		}
+	}
+}
+
+// Another user's process at the end of the socket is no replica: whoever runs as one
+// could put a link to another program's socket in its place.
+func TestSomebodyElseAnswers(t *testing.T) {
+	a := newReplica(t, "a", func(http.ResponseWriter, *http.Request) {})
+	log := slog.New(slog.DiscardHandler)
+	if err := newProxy(a.socket, os.Geteuid()+1, log).health(t.Context()); err == nil || !strings.Contains(err.Error(), "answers on") {
+		t.Errorf("error %v", err)
+	}
+	if os.Geteuid() > 0 {
+		must(t, newProxy(a.socket, os.Geteuid(), log).health(t.Context()))
 	}
 }
 

@@ -41,11 +41,18 @@ type proxy struct {
 	reverse   *httputil.ReverseProxy
 }
 
-func newProxy(socket string, log *slog.Logger) *proxy {
+func newProxy(socket string, uid int, log *slog.Logger) *proxy {
 	var dialer net.Dialer
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", socket)
+			conn, err := dialer.DialContext(ctx, "unix", socket)
+			if err != nil || uid == 0 {
+				return conn, err
+			}
+			if err := checkPeer(conn, uid); err != nil {
+				return nil, errors.Join(err, conn.Close())
+			}
+			return conn, nil
 		},
 		DisableCompression:  true, // else a client that accepts none would get blobs unpacked
 		MaxIdleConnsPerHost: idleConnections,

@@ -25,7 +25,7 @@ const (
 	// lookEvery is how long a look at the disk counts: a fast line writes 100 MB
 	// in that time, far from the reserve.
 	lookEvery = time.Second
-	// lookStep is after how many bytes of a body the disk is looked at again.
+	// lookStep is after how many bytes of a body the disk is looked at again, at most.
 	lookStep = 4 << 20
 )
 
@@ -126,16 +126,26 @@ func (s *space) full(free uint64) *refusal {
 	}
 }
 
-// exhausted says that even what is in flight must end.
+// exhausted says that even what is in flight must end. It looks anew: a small disk is
+// full within the time that a look counts.
 func (s *space) exhausted() (why *refusal) {
-	if s.minimum == 0 {
+	if s.minimum == 0 || s.free == nil {
 		return nil
 	}
-	free, ok := s.now()
-	if !ok || free >= s.minimum/floorShare {
+	free, err := s.free()
+	s.mu.Lock()
+	s.note(free, err)
+	s.mu.Unlock()
+	if err != nil || free >= s.minimum/floorShare {
 		return nil
 	}
 	return s.full(free)
+}
+
+// step is after how many bytes of a body the disk is looked at again: small beside
+// the reserve.
+func (s *space) step() int {
+	return int(min(lookStep, max(s.minimum/floorShare/4, 64<<10)))
 }
 
 // adds says whether a request puts data on the disk.
@@ -157,7 +167,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 		return 0, errFull
 	}
 	n, err := b.ReadCloser.Read(p)
-	if b.since += n; b.since >= lookStep {
+	if b.since += n; b.since >= b.space.step() {
 		b.since = 0
 		if why := b.space.exhausted(); why != nil {
 			b.cut.Store(why)

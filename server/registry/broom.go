@@ -54,6 +54,43 @@ func (b *broom) spareYoungLinks(ctx context.Context) error {
 	return nil
 }
 
+// begun is an upload.
+type begun struct {
+	bytes int64
+	young bool // somebody went on with it lately
+}
+
+// removeUploads removes uploads with which nobody went on lately.
+func (b *broom) removeUploads(ctx context.Context) error {
+	uploads := map[string]begun{} // by path
+	err := b.Walk(ctx, repositories, func(info driver.FileInfo) error {
+		before, after, found := strings.Cut(info.Path(), "/_uploads/")
+		if !found || info.IsDir() {
+			return nil
+		}
+		id, _, _ := strings.Cut(after, "/")
+		u := uploads[before+"/_uploads/"+id]
+		u.bytes += info.Size()
+		u.young = u.young || info.ModTime().After(b.before)
+		uploads[before+"/_uploads/"+id] = u
+		return nil
+	})
+	if err != nil && !errors.As(err, &driver.PathNotFoundError{}) {
+		return fmt.Errorf("look for uploads: %w", err)
+	}
+	for p, u := range uploads {
+		if u.young {
+			continue
+		}
+		if err := b.Delete(ctx, p); err != nil {
+			return fmt.Errorf("remove an upload: %w", err)
+		}
+		b.Uploads++
+		b.Bytes += u.bytes
+	}
+	return nil
+}
+
 // Delete removes, counts, spares or pretends.
 func (b *broom) Delete(ctx context.Context, p string) error {
 	switch {

@@ -31,7 +31,9 @@ type CollectOptions struct {
 // Collected is what a collection removed, or would remove.
 type Collected struct {
 	Blobs, Manifests int
-	Bytes            int64
+	// Uploads are those with which nobody went on for so long as nothing is too young.
+	Uploads int
+	Bytes   int64
 	// Spared are blobs that no image needs but that are too young.
 	Spared int
 }
@@ -76,7 +78,7 @@ func (r *Registry) Collect(ctx context.Context, opts CollectOptions, say func(st
 		err = errors.Join(err, r.Restart(ctx, say))
 	}
 	if err == nil && !opts.DryRun {
-		r.cfg.Log.Info("garbage collected", "blobs", got.Blobs, "manifests", got.Manifests, "bytes", got.Bytes, "spared", got.Spared, "took", time.Since(began).Round(time.Millisecond))
+		r.cfg.Log.Info("garbage collected", "blobs", got.Blobs, "manifests", got.Manifests, "uploads", got.Uploads, "bytes", got.Bytes, "spared", got.Spared, "took", time.Since(began).Round(time.Millisecond))
 	}
 	return got, err
 }
@@ -107,6 +109,10 @@ func collect(ctx context.Context, d driver.StorageDriver, opts CollectOptions, n
 		if err := b.removeUntagged(ctx, images); err != nil {
 			return b.Collected, err
 		}
+	}
+	say("looking for uploads that nobody goes on with")
+	if err := b.removeUploads(ctx); err != nil {
+		return b.Collected, err
 	}
 	say("looking for what uploads that are under way have brought")
 	if err := b.spareYoungLinks(ctx); err != nil {

@@ -6,7 +6,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -219,6 +221,31 @@ func TestCollectUntagged(t *testing.T) {
 	for _, child := range manifest.Manifests { // no tag names them, but an index that has one does
 		must(t, s.whole("app@"+child.Digest.String()))
 	}
+}
+
+// Uploads that nobody goes on with are freed; one that somebody went on with lately
+// stays, whenever it began.
+func TestCollectUploads(t *testing.T) {
+	s := newShelf(t)
+	s.push("app:v1")
+	idle, busy := upload(t, s.e), upload(t, s.e)
+	for _, u := range []*url.URL{idle, busy} {
+		if resp := answer(t, s.e, http.MethodPatch, u.RequestURI(), strings.NewReader("part of a blob")); resp.StatusCode != http.StatusAccepted {
+			t.Fatal(resp.Status)
+		}
+	}
+	s.age()
+	data := filepath.Join(s.root, "docker/registry/v2/repositories/app/_uploads", path.Base(busy.Path), "data")
+	must(t, os.Chtimes(data, time.Now(), time.Now()))
+	dry := s.collect(CollectOptions{DryRun: true})
+	got := s.collect(CollectOptions{})
+	if got != dry || got.Uploads != 1 || got.Bytes < 14 {
+		t.Errorf("collected %+v, the dry run said %+v", got, dry)
+	}
+	if _, err := os.Stat(data); err != nil {
+		t.Error(err)
+	}
+	must(t, s.whole("app:v1"))
 }
 
 // cutOff is a storage that breaks after some removals.

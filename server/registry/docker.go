@@ -240,7 +240,7 @@ func (d *Docker) Found(ctx context.Context, ref string) ([]Endpoint, error) {
 		right := c.State == container.StateRunning && c.Labels[specLabel] == spec &&
 			(c.ImageID == image.ID || image.ID == "" && c.Labels[imageLabel] == ref)
 		if right && d.answers(ctx, id) == nil {
-			found = append(found, Endpoint{ID: id, Socket: d.socket(id), Image: c.Labels[imageLabel], Started: time.Unix(c.Created, 0)})
+			found = append(found, Endpoint{ID: id, Socket: d.socket(id), UID: d.cfg.UID, Image: c.Labels[imageLabel], Started: time.Unix(c.Created, 0)})
 			continue
 		}
 		d.cfg.Log.Info("a replica of an earlier life is removed", "replica", id, "state", c.State)
@@ -275,7 +275,7 @@ func (d *Docker) Open(ctx context.Context, ref string) (Endpoint, error) {
 		defer cancel()
 		return Endpoint{}, errors.Join(err, d.remove(ctx, containerID, id))
 	}
-	return Endpoint{ID: id, Socket: d.socket(id), Image: ref, Started: time.Now()}, nil
+	return Endpoint{ID: id, Socket: d.socket(id), UID: d.cfg.UID, Image: ref, Started: time.Now()}, nil
 }
 
 // Close stops a replica and removes its container, socket and configuration.

@@ -25,6 +25,8 @@ type Endpoint struct {
 	Handler http.Handler
 	// Socket is the path of a Unix socket that speaks HTTP/1.1.
 	Socket string
+	// UID is the user of the process that answers there; 0: any.
+	UID int
 	// Image that the replica runs; empty for the embedded engine.
 	Image string
 	// Started is when it began.

@@ -2898,7 +2898,9 @@ type CollectGarbageResponse struct {
 	Manifests uint64 `protobuf:"varint,3,opt,name=manifests,proto3" json:"manifests,omitempty"`
 	Bytes     uint64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// Blobs that nothing needs but that are too young to be removed.
-	Spared        uint64 `protobuf:"varint,5,opt,name=spared,proto3" json:"spared,omitempty"`
+	Spared uint64 `protobuf:"varint,5,opt,name=spared,proto3" json:"spared,omitempty"`
+	// Uploads that nobody went on with.
+	Uploads       uint64 `protobuf:"varint,6,opt,name=uploads,proto3" json:"uploads,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2964,6 +2966,13 @@ func (x *CollectGarbageResponse) GetBytes() uint64 {
 func (x *CollectGarbageResponse) GetSpared() uint64 {
 	if x != nil {
 		return x.Spared
+	}
+	return 0
+}
+
+func (x *CollectGarbageResponse) GetUploads() uint64 {
+	if x != nil {
+		return x.Uploads
 	}
 	return 0
 }
@@ -3623,13 +3632,14 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\x15CollectGarbageRequest\x12\x17\n" +
 	"\adry_run\x18\x01 \x01(\bR\x06dryRun\x12\x1a\n" +
 	"\buntagged\x18\x02 \x01(\bR\buntagged\x122\n" +
-	"\amin_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06minAge\"\x8e\x01\n" +
+	"\amin_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06minAge\"\xa8\x01\n" +
 	"\x16CollectGarbageResponse\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x12\x14\n" +
 	"\x05blobs\x18\x02 \x01(\x04R\x05blobs\x12\x1c\n" +
 	"\tmanifests\x18\x03 \x01(\x04R\tmanifests\x12\x14\n" +
 	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x16\n" +
-	"\x06spared\x18\x05 \x01(\x04R\x06spared\"A\n" +
+	"\x06spared\x18\x05 \x01(\x04R\x06spared\x12\x18\n" +
+	"\auploads\x18\x06 \x01(\x04R\auploads\"A\n" +
 	"\x13RegistryLogsRequest\x12\x12\n" +
 	"\x04tail\x18\x01 \x01(\x05R\x04tail\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\"D\n" +
