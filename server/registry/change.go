@@ -30,11 +30,12 @@ func (r *Registry) Start(ctx context.Context, say func(string)) error {
 // Stop refuses new requests, lets those in flight end, then ends all replicas. The
 // edge goes on to answer agents' handshakes.
 func (r *Registry) Stop(ctx context.Context, say func(string)) error {
+	// At once, whatever is under way.
+	if err := r.choose(func(rec *record) { rec.State = Stopped }); err != nil {
+		return err
+	}
+	say("new requests are refused; those in flight may end")
 	return r.change(ctx, "stopping", say, func(ctx context.Context) error {
-		if err := r.choose(func(rec *record) { rec.State = Stopped }); err != nil {
-			return err
-		}
-		say("new requests are refused; those in flight may end")
 		if err := r.closeAll(ctx); err != nil {
 			r.Nudge()
 			return fmt.Errorf("the registry refuses requests, but a replica has not ended yet, which is tried again: %w", err)

@@ -63,8 +63,8 @@ func (r *Registry) Collect(ctx context.Context, opts CollectOptions, say func(st
 		say("writes wait from now on; reads go on")
 		r.holdWrites(true)
 		defer r.holdWrites(false)
-		if err := r.cfg.Front.Quiet(ctx); err != nil {
-			return Collected{}, fmt.Errorf("wait for writes in flight: %w", err)
+		if err := r.quiet(ctx); err != nil {
+			return Collected{}, err
 		}
 	}
 	d, err := r.cfg.Driver(ctx)
@@ -73,7 +73,7 @@ func (r *Registry) Collect(ctx context.Context, opts CollectOptions, say func(st
 	}
 	began := time.Now()
 	got, err := collect(ctx, d, opts, began, say)
-	if r.cfg.Cache == "inmemory" && !opts.DryRun && got.Blobs > 0 { // also after an error: some are gone
+	if r.cfg.Cache == "inmemory" && !opts.DryRun && got.Blobs > 0 && r.state() != Stopped { // also after an error: some are gone
 		say("replicas that remember what was there are replaced")
 		err = errors.Join(err, r.Restart(ctx, say))
 	}
@@ -81,6 +81,21 @@ func (r *Registry) Collect(ctx context.Context, opts CollectOptions, say func(st
 		r.cfg.Log.Info("garbage collected", "blobs", got.Blobs, "manifests", got.Manifests, "uploads", got.Uploads, "bytes", got.Bytes, "spared", got.Spared, "took", time.Since(began).Round(time.Millisecond))
 	}
 	return got, err
+}
+
+// quietLimit is how long writes in flight may take to end while others wait: longer
+// than a layer takes on most lines.
+const quietLimit = 2 * time.Minute
+
+// quiet waits until no write is in flight.
+func (r *Registry) quiet(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, quietLimit)
+	defer cancel()
+	err := r.cfg.Front.Quiet(limited)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	return fmt.Errorf("%w: a push takes longer than %s, and others wait for this collection meanwhile: collect when fewer push (%w)", ErrNotNow, quietLimit, err)
 }
 
 func (r *Registry) holdWrites(is bool) {

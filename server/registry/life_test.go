@@ -89,6 +89,10 @@ func newSite(t *testing.T) *site {
 // run starts the registry as a server's start would, until the test or end ends it.
 func (s *site) run() {
 	s.t.Helper()
+	s.front.set("none")()
+	s.front.mu.Lock()
+	s.front.serving = nil // an edge that starts serves nobody
+	s.front.mu.Unlock()
 	var err error
 	s.life, err = Open(Config{Records: s.store, Engine: s.engine, Front: s.front.front(), Driver: s.engine.Driver})
 	must(s.t, err)

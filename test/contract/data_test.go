@@ -23,14 +23,14 @@ func TestContainersCarryNothing(t *testing.T) {
 	s := open(t, "docker")
 	image := s.push("app:v1", 100_000, 2)
 	for _, what := range [][]string{{"stop"}, {"kill"}, {"rm", "--force"}} {
-		args := what
-		for _, replica := range s.registry().GetReplicas() {
+		args, replicas := what, s.registry().GetReplicas()
+		for _, replica := range replicas {
 			args = append(args, "trustcast-localhost-"+replica.GetId())
 		}
 		if out, err := exec.Command("docker", args...).CombinedOutput(); err != nil {
 			t.Fatalf("docker %s: %v: %s", what[0], err, out)
 		}
-		s.until("all replicas are back", s.ping)
+		s.replaced(replicas)
 		must(t, s.pull("app:v1", image))
 	}
 	s.end()
@@ -109,6 +109,9 @@ func TestRestoreIntoTheOtherEngine(t *testing.T) {
 			fresh.domain, fresh.cfg.RegistryListen = old.domain, old.cfg.RegistryListen
 			fresh.start()
 			fresh.meet()
+			if got := fresh.registry().GetEngine(); got != to {
+				t.Errorf("the restored registry runs on %s, want %s", got, to)
+			}
 			for tag, image := range images {
 				must(t, fresh.pull(tag, image))
 			}
@@ -134,6 +137,7 @@ func TestFullDisk(t *testing.T) {
 		t.Cleanup(func() { must(t, syscall.Unmount(disk, syscall.MNT_DETACH)) })
 		cfg.MinFree = 16 << 20
 	})
+	s.push("app:v0", 1000, 1)
 	image := s.push("app:v1", 1<<20, 2)
 	big, err := random.Image(small<<20, 1)
 	must(t, err)
@@ -160,6 +164,9 @@ func TestFullDisk(t *testing.T) {
 		return nil
 	})
 	must(t, s.pull("app:v1", image))
+	gone, err := remote.Head(s.ref("app:v0"), s.options()...)
+	must(t, err)
+	must(t, remote.Delete(s.ref("app@"+gone.Digest.String()), s.options()...))
 	_, err = s.admin.RotateCA(t.Context(), &pb.RotateCARequest{})
 	must(t, err)
 	s.until("the rotation ends", func() error {
@@ -173,7 +180,7 @@ func TestFullDisk(t *testing.T) {
 	must(t, s.pull("app:v1", image))
 	must(t, os.Remove(filler))
 	// What the push that did not fit has left is freed, too.
-	if r := s.collect(&pb.CollectGarbageRequest{MinAge: never}); r.GetUploads() != 1 || r.GetBytes() < 16<<20 {
+	if r := s.collect(&pb.CollectGarbageRequest{MinAge: never}); r.GetUploads() < 1 || r.GetBytes() < 16<<20 {
 		t.Errorf("collected %v", r)
 	}
 	s.until("pushes go on", func() error {

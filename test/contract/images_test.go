@@ -208,19 +208,21 @@ func TestCatalogAndPages(t *testing.T) {
 		for _, tag := range []string{"v2", "v3", "v4", "v5"} {
 			s.push("a:"+tag, 100, 1)
 		}
-		if got := s.pages("/v2/_catalog?n=3", "repositories"); !slices.Equal(got, want) {
+		if got := s.pages("/v2/_catalog", "repositories", 3); !slices.Equal(got, want) {
 			t.Errorf("repositories %q", got)
 		}
-		if got := s.pages("/v2/a/tags/list?n=2", "tags"); !slices.Equal(got, []string{"v1", "v2", "v3", "v4", "v5"}) {
+		if got := s.pages("/v2/a/tags/list", "tags", 2); !slices.Equal(got, []string{"v1", "v2", "v3", "v4", "v5"}) {
 			t.Errorf("tags %q", got)
 		}
 	})
 }
 
-// pages follows the links of a list.
-func (s *site) pages(path, key string) (all []string) {
+// pages follows the links of a list of n items a page.
+func (s *site) pages(path, key string, n int) (all []string) {
 	s.t.Helper()
-	for pages := 0; path != ""; pages++ {
+	path = fmt.Sprintf("%s?n=%d", path, n)
+	pages := 0
+	for ; path != ""; pages++ {
 		resp, text := s.do(http.MethodGet, path, nil)
 		if resp.StatusCode != http.StatusOK || pages > 10 {
 			s.t.Fatalf("page %d, %s: %s", pages, path, resp.Status)
@@ -228,11 +230,17 @@ func (s *site) pages(path, key string) (all []string) {
 		var page map[string]any
 		must(s.t, json.Unmarshal([]byte(text), &page))
 		items, _ := page[key].([]any) // null on an empty page
+		if len(items) > n {
+			s.t.Errorf("%s: %d items on a page of %d", path, len(items), n)
+		}
 		for _, item := range items {
 			all = append(all, fmt.Sprint(item))
 		}
 		link, _, _ := strings.Cut(strings.TrimPrefix(resp.Header.Get("Link"), "<"), ">")
 		path = link
+	}
+	if pages < 2 {
+		s.t.Errorf("%s: one page", key)
 	}
 	return all
 }

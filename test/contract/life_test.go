@@ -151,8 +151,9 @@ func TestUpgrade(t *testing.T) {
 		runs(next)
 		must(t, s.pull("app:v1", image))
 
-		// One that never answers, and one that dies at once: back by itself.
-		for _, bad := range []string{images.Sick(t), "trustcast-test/no-such-image:1"} {
+		// One that never answers well, one that cannot start, one that is not there: back
+		// by itself.
+		for _, bad := range []string{images.Sick(t), images.Foreign(t), "trustcast-test/no-such-image:1"} {
 			_, err := s.change("upgrade", bad)
 			if err == nil || !strings.Contains(err.Error(), "serves with "+next+" as before") {
 				t.Errorf("upgrade to %s: %v", bad, err)
@@ -197,8 +198,8 @@ func TestKilledReplicas(t *testing.T) {
 	s := open(t, "docker")
 	image := s.push("app:v1", 100_000, 2)
 	for range 3 {
-		kill := []string{"kill"}
-		for _, replica := range s.registry().GetReplicas() {
+		kill, replicas := []string{"kill"}, s.registry().GetReplicas()
+		for _, replica := range replicas {
 			kill = append(kill, "trustcast-localhost-"+replica.GetId())
 		}
 		out, err := exec.Command("docker", kill...).CombinedOutput()
@@ -206,7 +207,7 @@ func TestKilledReplicas(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 		must(t, s.pull("app:v1", image))
-		s.until("all replicas are back", s.ping)
+		s.replaced(replicas)
 	}
 }
 

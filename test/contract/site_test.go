@@ -191,6 +191,21 @@ func (s *site) change(verb, image string) (steps []string, err error) {
 	}
 }
 
+// replaced waits until the registry is whole without those replicas.
+func (s *site) replaced(gone []*pb.Replica) {
+	s.t.Helper()
+	s.until("all replicas are others", func() error {
+		for _, replica := range s.registry().GetReplicas() {
+			for _, old := range gone {
+				if replica.GetId() == old.GetId() {
+					return errors.New(old.GetId() + " is still there")
+				}
+			}
+		}
+		return s.ping()
+	})
+}
+
 func (s *site) must(verb, image string) {
 	s.t.Helper()
 	if steps, err := s.change(verb, image); err != nil {
@@ -249,6 +264,8 @@ func (s *site) options() []remote.Option {
 	return []remote.Option{
 		remote.WithTransport(s.client.Transport), remote.WithContext(s.t.Context()),
 		remote.WithAuth(&authn.Basic{Username: user, Password: password}),
+		// What fails once has failed: retries would hide it.
+		remote.WithRetryBackoff(remote.Backoff{Steps: 1}),
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/trustcast/trustcast/test/images"
 )
 
 // skopeo runs the program, which verifies the registry by the CA in certs alone.
@@ -25,7 +27,7 @@ type skopeo struct {
 func newSkopeo(s *site) skopeo {
 	s.t.Helper()
 	if _, err := exec.LookPath("skopeo"); err != nil {
-		s.t.Skip("skopeo is not installed (Debian has a package)")
+		images.Skip(s.t, "needs skopeo, for which Debian has a package")
 	}
 	c := skopeo{s, s.t.TempDir(), s.t.TempDir()}
 	ca, err := os.ReadFile(filepath.Join(s.cfg.DataDir, "certs", "ca.crt"))
@@ -74,8 +76,15 @@ func TestSkopeo(t *testing.T) {
 			}
 		}
 		// What arrived is what was sent.
-		s.same("team/big:v1", big)
+		must(t, s.pull("team/big:v1", big))
 		s.same("team/multi:v1", index)
+		manifest, err := index.IndexManifest()
+		must(t, err)
+		for _, child := range manifest.Manifests {
+			want, err := index.Image(child.Digest)
+			must(t, err)
+			must(t, s.pull("team/multi@"+child.Digest.String(), want))
+		}
 	})
 }
 

@@ -29,6 +29,8 @@ const (
 	wantRestarts, wantUpgrades, wantSweeps = 20, 10, 10
 	// killEvery is about how often a replica is killed.
 	killEvery = 3 * time.Second
+	// wantPulls is the least on each host.
+	wantPulls = 10
 	// pushTries is how often a client pushes before the push counts as lost.
 	pushTries = 5
 )
@@ -86,6 +88,14 @@ func TestRegistryLife(t *testing.T) {
 			t.Errorf("%s: %d, want %d", what, l.counts[what], want)
 		}
 	}
+	for name, n := range loops.counts() {
+		if n < wantPulls {
+			t.Errorf("%s pulled %d times, want %d", name, n, wantPulls)
+		}
+	}
+	if len(l.pushed) < wantSweeps || l.counts["commands repeated"] > wantSweeps {
+		t.Errorf("%d images were compared, %d commands repeated", len(l.pushed), l.counts["commands repeated"])
+	}
 	if len(l.failures) > 0 {
 		t.Errorf("failures:\n%s", strings.Join(l.failures, "\n"))
 	}
@@ -131,6 +141,7 @@ func (l *life) change(t *testing.T) {
 		}
 		err := do()
 		if err != nil { // the replica that it waited for may have been killed
+			t.Logf("repeated: %v", err)
 			l.did("commands repeated")
 			err = do()
 		}

@@ -80,9 +80,22 @@ func Foreign(t testing.TB) string {
 func Docker(t testing.TB) string {
 	t.Helper()
 	if why := noDocker(); why != "" {
-		t.Skip("needs a Docker engine: " + why)
+		Skip(t, "needs a Docker engine: "+why)
 	}
 	return "docker"
+}
+
+// requireEnv set to 1 makes a missing engine or program a failure: where all tests
+// shall run, none may be skipped unseen.
+const requireEnv = "TRUSTCAST_REQUIRE_DOCKER"
+
+// Skip skips the test with the reason, or fails it where nothing may be skipped.
+func Skip(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv(requireEnv) == "1" {
+		t.Fatalf("%s is set, and this test %s", requireEnv, why)
+	}
+	t.Skip(why)
 }
 
 var noDocker = sync.OnceValue(func() string {
