@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -230,11 +231,19 @@ func (d *Docker) Found(ctx context.Context, ref string) ([]Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What they serve was put there by somebody else meanwhile, such as a restore.
+	mine := false
+	if err := d.inRoot(func(root *os.Root) (err error) {
+		mine, err = owned(root, owner{d.cfg.UID, d.gid})
+		return err
+	}); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	var found []Endpoint
 	for _, c := range all {
 		id := c.Labels[replicaLabel]
 		// Without the image, its name must do: better an old replica than none.
-		right := c.State == container.StateRunning && c.Labels[specLabel] == spec &&
+		right := mine && c.State == container.StateRunning && c.Labels[specLabel] == spec &&
 			(c.ImageID == image.ID || image.ID == "" && c.Labels[imageLabel] == ref)
 		if right && d.answers(ctx, id) == nil {
 			found = append(found, Endpoint{ID: id, Socket: d.socket(id), UID: d.cfg.UID, Image: c.Labels[imageLabel], Started: time.Unix(c.Created, 0)})
