@@ -76,7 +76,7 @@ func prepare(root *os.Root, who owner) error {
 			return fmt.Errorf("let replicas into the data directory: %w", err)
 		}
 	}
-	for name, perm := range map[string]fs.FileMode{runDir: 0o700, blobsDir: 0o755} {
+	for name, perm := range map[string]fs.FileMode{runDir: 0o700, blobsDir: 0o700} {
 		err := root.Mkdir(name, perm)
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("prepare the data directory: %w", err)
