@@ -197,6 +197,9 @@ func readDir(dir string) (oldFiles, error) {
 	case !info.IsDir():
 		return oldFiles{}, fmt.Errorf("adopt: images: %s is no directory", root)
 	}
+	if err := registry.CheckImages(dir); err != nil {
+		return oldFiles{}, fmt.Errorf("adopt: %w", err)
+	}
 	f.images = true
 	err = filepath.WalkDir(filepath.Join(root, "repositories"), func(path string, d fs.DirEntry, err error) error {
 		switch {

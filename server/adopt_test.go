@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -375,5 +376,49 @@ func TestAdoptBadArchive(t *testing.T) {
 	}
 	if _, err := Init(t.Context(), InitConfig{DataDir: filepath.Join(t.TempDir(), "data"), Domain: oldDomain, Adopt: AdoptConfig{From: path}}); err == nil || !strings.Contains(err.Error(), "no usable tar") {
 		t.Errorf("half an archive: %v", err)
+	}
+}
+
+// What somebody else prepared in a directory does not become the server's state.
+func TestNobodyElsesDirectories(t *testing.T) {
+	for what, prepare := range map[string]func(dir, elsewhere string) error{
+		"state": func(dir, elsewhere string) error { return os.Symlink(elsewhere, filepath.Join(dir, "state")) },
+		"certs": func(dir, elsewhere string) error { return os.Symlink(elsewhere, filepath.Join(dir, "certs")) },
+		"auth":  func(dir, elsewhere string) error { return os.Symlink(elsewhere, filepath.Join(dir, "auth")) },
+		"records": func(dir, elsewhere string) error {
+			return errors.Join(os.Mkdir(filepath.Join(dir, "state"), 0o700), os.Symlink(elsewhere, filepath.Join(dir, "state", "records")))
+		},
+	} {
+		dir, elsewhere := t.TempDir(), t.TempDir()
+		if err := prepare(dir, elsewhere); err != nil {
+			t.Fatal(err)
+		}
+		if err := (layout{dir}).create(); err == nil || !strings.Contains(err.Error(), "no directory of its own") {
+			t.Errorf("%s is a link: %v", what, err)
+		}
+		if entries, err := os.ReadDir(elsewhere); err != nil || len(entries) > 0 {
+			t.Errorf("%s: written elsewhere: %v, %v", what, entries, err)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return // only root can take a directory from somebody
+	}
+	dir := t.TempDir()
+	for _, err := range []error{os.Mkdir(filepath.Join(dir, "state"), 0o777), os.Chown(filepath.Join(dir, "state"), 1000, 1000), os.Chown(dir, 1000, 1000), os.Chmod(dir, 0o777)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := (layout{dir}).create(); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, filepath.Join(dir, "state")} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Sys().(*syscall.Stat_t).Uid != 0 || info.Mode().Perm()&0o022 != 0 {
+			t.Errorf("%s is %d's, %v", path, info.Sys().(*syscall.Stat_t).Uid, info.Mode())
+		}
 	}
 }

@@ -65,7 +65,8 @@ func (n *node) openEmbedded(ctx context.Context, secret string, cfg *registry.Co
 	if err != nil {
 		return err
 	}
-	cfg.Engine, cfg.Driver, cfg.Purge, cfg.Cache = e, e.Driver, settings.Purge(), settings.BlobCache()
+	cfg.Engine = e
+	cfg.Driver, cfg.Purge, cfg.Cache = settings.Driver(n.layout.dir), settings.Purge(), settings.BlobCache()
 	return nil
 }
 

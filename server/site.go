@@ -5,10 +5,12 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/trustcast/trustcast/certs"
@@ -159,19 +161,47 @@ func (cfg InitConfig) now() time.Time {
 	return time.Now()
 }
 
+// create makes the directories. One that is there already, for example with what is
+// adopted, becomes this user's: whoever else could write there could put other keys in
+// their place.
 func (l layout) create() error {
-	if err := durable.MkdirAll(l.dir, 0o755); err != nil {
-		return err
-	}
-	if err := durable.MkdirAll(l.state(), 0o700); err != nil {
-		return err
-	}
-	for _, dir := range []string{l.records(), l.keys(), filepath.Dir(l.htpasswd())} {
-		if err := durable.MkdirAll(dir, 0o700); err != nil {
+	for _, dir := range []struct {
+		path string
+		perm fs.FileMode
+	}{{l.dir, 0o755}, {l.state(), 0o700}, {l.records(), 0o700}, {l.keys(), 0o700}, {filepath.Dir(l.htpasswd()), 0o700}, {filepath.Dir(l.caFile()), 0o755}} {
+		if err := durable.MkdirAll(dir.path, dir.perm); err != nil {
+			return err
+		}
+		if err := keepOthersOut(dir.path, dir.path == l.dir); err != nil {
 			return err
 		}
 	}
-	return durable.MkdirAll(filepath.Dir(l.caFile()), 0o755)
+	return nil
+}
+
+// keepOthersOut makes a directory one that only this user writes in. Only the data
+// directory may be a link, to a volume.
+func keepOthersOut(path string, mayBeLink bool) error {
+	look := os.Lstat
+	if mayBeLink {
+		look = os.Stat
+	}
+	info, err := look(path)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is no directory of its own (%s): remove it, then repeat the command", path, info.Mode().Type())
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Geteuid() {
+		if err := os.Chown(path, os.Geteuid(), os.Getegid()); err != nil {
+			return fmt.Errorf("%s belongs to uid %d, who could put other keys there: run `chown %d %s`, or run this as that user (%w)", path, stat.Uid, os.Geteuid(), path, err)
+		}
+	}
+	if perm := info.Mode().Perm(); perm&0o022 != 0 {
+		return os.Chmod(path, perm&^0o022)
+	}
+	return nil
 }
 
 // fill writes the records, the site last: with it the directory is a registry. o is

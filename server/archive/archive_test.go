@@ -7,9 +7,11 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -217,5 +219,44 @@ func TestWriteRefusesForeignPaths(t *testing.T) {
 	}
 	if Takes("state/admin.sock") || Takes("certs/.x") || Takes(filepath.Join("state", "lock")) || !Takes("certs/domain.crt") {
 		t.Error("Takes is wrong")
+	}
+}
+
+// What containers leave among the images leads a backup nowhere.
+func TestABackupFollowsNoLink(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("a key of somebody"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for what, plant := range map[string]func(from tree, image digest) error{
+		"a repository": func(from tree, _ digest) error {
+			return os.Symlink(filepath.Dir(secret), filepath.Join(from.dir, "docker/registry/v2/repositories/other"))
+		},
+		"a link": func(from tree, image digest) error {
+			at := filepath.Join(from.dir, filepath.FromSlash(image.linkPath(revisionsOf("app"))))
+			return errors.Join(os.Remove(at), os.Symlink(secret, at))
+		},
+		"a pipe": func(from tree, image digest) error {
+			at := filepath.Join(from.dir, filepath.FromSlash(image.linkPath(revisionsOf("app"))))
+			return errors.Join(os.Remove(at), syscall.Mkfifo(at, 0o600))
+		},
+		"a blob": func(from tree, image digest) error {
+			at := filepath.Join(from.dir, filepath.FromSlash(image.blobPath()))
+			return errors.Join(os.Remove(at), os.Symlink(secret, at))
+		},
+	} {
+		from := planted(t)
+		image, _ := from.image("app", "v1")
+		if err := plant(from, image); err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		report, err := from.backup().Write(t.Context(), &out)
+		if err == nil && len(report.Damaged) == 0 {
+			t.Errorf("%s: nothing is wrong with the backup", what)
+		}
+		if bytes.Contains(out.Bytes(), []byte("a key of somebody")) {
+			t.Errorf("%s: the secret is in the backup", what)
+		}
 	}
 }

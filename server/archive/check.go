@@ -38,6 +38,7 @@ func (r *reader) checkImages(report *Report) error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = im.close() }() // read only
 	links := im.files()
 	if lost := im.prune(); len(lost) > 0 {
 		return refusedf("an image is incomplete (%s): use another backup", lost[0])

@@ -6,22 +6,31 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
+
+	"github.com/trustcast/trustcast/internal/below"
 )
+
+// maxLink bounds a link (bytes): the longest digest has 135.
+const maxLink = 1 << 10
 
 // images is what the links of a registry name at about one moment. What is pushed
 // while they are gathered may be in it or not, but never in part.
 type images struct {
-	dir   string // data directory
+	// dir is the data directory's docker/, in which containers may have written
+	// anything; nil when there is none.
+	dir   *below.Dir
 	repos map[string]*repository
 	// sizes of the blobs that links name and that are there (bytes).
 	sizes map[digest]int64
 	// damaged are blobs that turned out not to be what their digest says, with the
 	// reason.
 	damaged map[digest]string
+	// foreign is what stands in a link's place and is none of a registry's.
+	foreign error
 }
 
 type repository struct {
@@ -39,27 +48,57 @@ type tag struct {
 // manifest's and the tag's; so they are read the other way round, and whatever one
 // names that was missed is looked for again.
 func gather(ctx context.Context, dir string) (*images, error) {
-	im := &images{dir: dir, repos: map[string]*repository{}, sizes: map[digest]int64{}, damaged: map[digest]string{}}
-	if err := im.findRepositories(""); err != nil {
+	im := &images{repos: map[string]*repository{}, sizes: map[digest]int64{}, damaged: map[digest]string{}}
+	var err error
+	im.dir, err = below.Open(filepath.Join(dir, imageRoot))
+	if errors.Is(err, fs.ErrNotExist) {
+		return im, nil
+	}
+	if err != nil {
 		return nil, fmt.Errorf("look for images: %w", err)
 	}
-	for _, name := range im.names() {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if err := im.read(name); err != nil {
-			return nil, fmt.Errorf("look for images of %s: %w", name, err)
-		}
+	if err := im.readAll(ctx); err != nil {
+		return nil, errors.Join(err, im.close())
 	}
 	return im, nil
 }
+
+// close is the end of reading.
+func (im *images) close() error {
+	if im.dir == nil {
+		return nil
+	}
+	return im.dir.Close()
+}
+
+func (im *images) readAll(ctx context.Context) error {
+	if err := im.findRepositories(""); err != nil {
+		return fmt.Errorf("look for images: %w", err)
+	}
+	for _, name := range im.names() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := im.read(name); err != nil {
+			return fmt.Errorf("look for images of %s: %w", name, err)
+		}
+	}
+	return im.foreign
+}
+
+// imageRoot is what of a data directory holds images; paths of the registry begin
+// with it.
+const imageRoot = "docker"
+
+// inside is a path of the registry as dir has it.
+func inside(p string) string { return strings.TrimPrefix(p, imageRoot+"/") }
 
 func (im *images) names() []string { return slices.Sorted(maps.Keys(im.repos)) }
 
 // list returns the names in a directory under the data directory; one that is not
 // there has none.
 func (im *images) list(dir string) ([]fs.DirEntry, error) {
-	entries, err := os.ReadDir(filepath.Join(im.dir, filepath.FromSlash(dir)))
+	entries, err := im.dir.List(inside(dir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -72,6 +111,9 @@ func (im *images) findRepositories(prefix string) error {
 	for _, e := range entries {
 		switch {
 		case !e.IsDir():
+			if _, err := im.dir.Stat(inside(path.Join(repositoryPath(prefix), e.Name()))); err != nil {
+				return err // a link would be left out in silence
+			}
 		case e.Name() == "_manifests", e.Name() == "_layers":
 			im.repos[prefix] = &repository{tags: map[string]*tag{}, revisions: map[digest]bool{}, layers: map[digest]bool{}, refs: map[digest]refs{}}
 		case validComponent.MatchString(e.Name()):
@@ -138,10 +180,13 @@ func (im *images) readTag(dir string) (*tag, error) {
 
 // link reads a link; "" when it is not there, or says nothing that can be followed.
 func (im *images) link(file string) (digest, error) {
-	data, err := os.ReadFile(filepath.Join(im.dir, filepath.FromSlash(file)))
+	data, err := im.dir.Read(inside(file), maxLink)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
+	case errors.Is(err, below.ErrForeign): // to leave it out in silence would be worse
+		im.foreign = fmt.Errorf("look for images: %w: find out who put it there, then remove it", err)
+		return "", im.foreign
 	case err != nil:
 		return "", err
 	case !validDigest.Match(data):
@@ -196,7 +241,7 @@ func (im *images) follow(name string, d digest) {
 	if !im.stat(d) {
 		return
 	}
-	found, err := readRefs(filepath.Join(im.dir, filepath.FromSlash(d.blobPath())))
+	found, err := im.readRefs(d)
 	if err != nil {
 		im.damaged[d] = err.Error()
 		return
@@ -220,7 +265,7 @@ func (im *images) stat(d digest) bool {
 	if _, ok := im.sizes[d]; ok {
 		return true
 	}
-	info, err := os.Stat(filepath.Join(im.dir, filepath.FromSlash(d.blobPath())))
+	info, err := im.dir.Stat(inside(d.blobPath()))
 	if err != nil || !info.Mode().IsRegular() {
 		return false
 	}

@@ -3,9 +3,6 @@ package archive
 import (
 	"encoding/json"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 )
 
 // maxManifest bounds a manifest that is read for what it names (bytes);
@@ -22,20 +19,12 @@ type descriptor struct {
 	URLs   []string `json:"urls"`
 }
 
-// readRefs reads the manifest at a path: an image or an index, of Docker or OCI, or
-// one of Docker's first kind.
-func readRefs(file string) (refs, error) {
-	f, err := os.Open(filepath.Clean(file))
+// readRefs reads a manifest: an image or an index, of Docker or OCI, or one of
+// Docker's first kind.
+func (im *images) readRefs(d digest) (refs, error) {
+	data, err := im.dir.Read(inside(d.blobPath()), maxManifest)
 	if err != nil {
 		return refs{}, err
-	}
-	defer func() { _ = f.Close() }() // read only
-	data, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
-	if err != nil {
-		return refs{}, err
-	}
-	if len(data) > maxManifest {
-		return refs{}, fmt.Errorf("the manifest is larger than %d bytes", maxManifest)
 	}
 	return parseRefs(data)
 }

@@ -14,7 +14,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 )
 
@@ -80,6 +79,7 @@ func (w *writer) write(b Backup) error {
 		if im, err = gather(w.ctx, b.Dir); err != nil {
 			return err
 		}
+		defer func() { _ = im.close() }() // read only
 	}
 	w.total = int64(len(header)) + 1 + sizeOf(b.Files, im)
 	if err := w.small(headerPath, append(header, '\n')); err != nil {
@@ -176,7 +176,7 @@ func (w *writer) add(e entry) {
 // blob writes a blob while it checks its digest. Bytes that cannot be read are
 // zeros in the tar, since their number is given already.
 func (w *writer) blob(im *images, d digest) error {
-	f, err := os.Open(filepath.Join(im.dir, filepath.FromSlash(d.blobPath())))
+	f, err := im.dir.File(inside(d.blobPath()))
 	if err != nil {
 		delete(im.sizes, d)
 		im.damaged[d] = "it cannot be read (" + reasonOf(err) + ")"

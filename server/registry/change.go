@@ -35,14 +35,29 @@ func (r *Registry) Stop(ctx context.Context, say func(string)) error {
 		return err
 	}
 	say("new requests are refused; those in flight may end")
-	return r.change(ctx, "stopping", say, func(ctx context.Context) error {
-		if err := r.closeAll(ctx); err != nil {
-			r.Nudge()
-			return fmt.Errorf("the registry refuses requests, but a replica has not ended yet, which is tried again: %w", err)
-		}
-		say("the registry is stopped")
-		return nil
+	var done []<-chan struct{}
+	err := r.change(ctx, "stopping", say, func(ctx context.Context) (err error) {
+		done, err = r.dismissAll(ctx)
+		return err
 	})
+	if err != nil {
+		r.Nudge()
+		return err
+	}
+	ctx, cancel, err := r.detach(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	for _, ended := range done {
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	say("the registry is stopped")
+	return nil
 }
 
 // Pause lets new requests wait; nothing in flight is cut. It does not wait for
@@ -167,7 +182,8 @@ func (r *Registry) replace(ctx context.Context, old Endpoint, image string, say 
 		return fmt.Errorf("the new replica %s ended by itself soon after its start: see `trustcast registry logs`", fresh.ID)
 	}
 	say(fmt.Sprintf("replica %s serves; %s ends its last requests", fresh.ID, old.ID))
-	return r.end(ctx, old.ID)
+	_, err = r.dismiss(ctx, old.ID)
+	return err
 }
 
 // change runs what replaces replicas: one at a time, until its end, which is also

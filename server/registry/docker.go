@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -69,8 +70,8 @@ type DockerConfig struct {
 	Settings *Settings
 	// HTTPSecret is as in EmbeddedConfig, and used by the default Config only.
 	HTTPSecret string
-	// UID is whom replicas run as. Default: the process's own user, or 65532 when
-	// that is root. Another one than the own needs root.
+	// UID is whom replicas run as. Default: 65532. The process itself must be root: a
+	// replica of its own user could read what it keeps.
 	UID int
 	// Host is the engine's address, such as unix:///var/run/docker.sock. Default:
 	// DOCKER_HOST, or the usual socket.
@@ -146,14 +147,11 @@ func (cfg DockerConfig) withDefaults() (DockerConfig, error) {
 	if cfg.Config == nil {
 		cfg.Config = cfg.settingsFile
 	}
-	own := os.Geteuid()
-	if cfg.UID == 0 {
-		if cfg.UID = own; own == 0 {
-			cfg.UID = unprivileged
-		}
+	if os.Geteuid() != 0 {
+		return cfg, errors.New("the Docker engine needs the server to run as root: its containers run as a user that can read neither keys nor records, and only root can give them their files; whoever has the engine's socket is root anyway")
 	}
-	if cfg.UID != own && own != 0 {
-		return cfg, fmt.Errorf("replicas cannot run as uid %d while the server runs as %d: run it as root or as that user", cfg.UID, own)
+	if cfg.UID == 0 {
+		cfg.UID = unprivileged
 	}
 	return cfg, nil
 }
@@ -233,11 +231,19 @@ func (d *Docker) Found(ctx context.Context, ref string) ([]Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What they serve was put there by somebody else meanwhile, such as a restore.
+	mine := false
+	if err := d.inRoot(func(root *os.Root) (err error) {
+		mine, err = owned(root, owner{d.cfg.UID, d.gid})
+		return err
+	}); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	var found []Endpoint
 	for _, c := range all {
 		id := c.Labels[replicaLabel]
 		// Without the image, its name must do: better an old replica than none.
-		right := c.State == container.StateRunning && c.Labels[specLabel] == spec &&
+		right := mine && c.State == container.StateRunning && c.Labels[specLabel] == spec &&
 			(c.ImageID == image.ID || image.ID == "" && c.Labels[imageLabel] == ref)
 		if right && d.answers(ctx, id) == nil {
 			found = append(found, Endpoint{ID: id, Socket: d.socket(id), UID: d.cfg.UID, Image: c.Labels[imageLabel], Started: time.Unix(c.Created, 0)})

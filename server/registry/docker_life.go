@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/cenkalti/backoff/v5"
 	cerrdefs "github.com/containerd/errdefs"
@@ -201,10 +202,20 @@ func telling(log string) string {
 			break
 		}
 		if s.Text() != "" {
-			lines = append(lines, "  "+s.Text())
+			lines = append(lines, "  "+plainText(s.Text()))
 		}
 	}
 	return strings.Join(lines[max(0, len(lines)-lastWords):], "\n")
+}
+
+// plainText keeps a replica's words from acting on a terminal.
+func plainText(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\t' {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // remove ends a container that may run and removes it with its files. Named volumes

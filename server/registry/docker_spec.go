@@ -92,6 +92,8 @@ func (d *Docker) container(id string) (*container.Config, *container.HostConfig)
 			LogConfig:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "3"}},
 			UsernsMode:    "host", // files of the volume have the same owner inside and outside
 			Resources:     container.Resources{PidsLimit: &pids},
+			// Out of memory, the machine ends a replica before the server.
+			OomScoreAdj: 500,
 		}
 }
 

@@ -19,7 +19,6 @@ import (
 	"github.com/distribution/distribution/v3/health"
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/distribution/distribution/v3/registry/handlers"
-	"github.com/distribution/distribution/v3/registry/storage/driver"
 )
 
 // EmbeddedConfig is for NewEmbedded. Root is needed.
@@ -40,9 +39,8 @@ type EmbeddedConfig struct {
 // Embedded is distribution in this process: an engine with one replica at a time,
 // or two while one takes over from the other.
 type Embedded struct {
-	cfg    EmbeddedConfig
-	driver driver.StorageDriver
-	said   *recentLines
+	cfg  EmbeddedConfig
+	said *recentLines
 
 	mu     sync.Mutex
 	ready  *embeddedApp            // made by NewEmbedded for the first Open
@@ -85,9 +83,6 @@ func NewEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	}
 	said := slog.NewTextHandler(e.said, &slog.HandlerOptions{Level: slog.LevelDebug})
 	steerLogs(slog.New(slog.NewMultiHandler(cfg.Log.Handler(), said)), c.Log)
-	if e.driver, err = openStorage(ctx, c, cfg.Root); err != nil {
-		return nil, err
-	}
 	e.ready, err = e.newApp(ctx)
 	return e, err
 }
@@ -199,6 +194,3 @@ func (e *Embedded) Run(ctx context.Context, _ func()) error {
 	<-ctx.Done()
 	return nil
 }
-
-// Driver returns the storage that holds the images.
-func (e *Embedded) Driver(context.Context) (driver.StorageDriver, error) { return e.driver, nil }

@@ -23,7 +23,12 @@ func (r *Registry) Run(ctx context.Context) error {
 	if r.cfg.Driver != nil && r.cfg.Purge.Enabled {
 		g.Go(func() error { return r.keepPurging(ctx) })
 	}
-	return g.Wait()
+	err := g.Wait()
+	r.mu.Lock()
+	r.over = true
+	r.mu.Unlock()
+	r.partings.Wait()
+	return err
 }
 
 // keep looks when it is nudged, and after a failure soon.
@@ -61,7 +66,8 @@ func (r *Registry) look(ctx context.Context) error {
 		return err
 	}
 	if r.state() == Stopped {
-		return r.closeAll(ctx)
+		_, err := r.dismissAll(ctx)
+		return err
 	}
 	if err := r.dropDead(ctx); err != nil {
 		return err
@@ -121,7 +127,7 @@ func (r *Registry) dropDead(ctx context.Context) error {
 // dropSurplus ends replicas above the wanted number.
 func (r *Registry) dropSurplus(ctx context.Context) error {
 	for replicas := r.serving(); len(replicas) > r.cfg.Replicas; replicas = r.serving() {
-		if err := r.end(ctx, replicas[0].ID); err != nil {
+		if _, err := r.dismiss(ctx, replicas[0].ID); err != nil {
 			return err
 		}
 	}
@@ -149,31 +155,62 @@ func (r *Registry) begin(ctx context.Context, image string) error {
 	return nil
 }
 
-// end lets a replica finish what it began, then ends it.
-func (r *Registry) end(ctx context.Context, id string) error {
-	drain, cancel := context.WithTimeout(ctx, drainLimit)
+// maxLeaving is how many replicas may be ending their last requests at the same time:
+// clients decide how long that takes.
+const maxLeaving = 16
+
+// dismiss takes a replica out and ends it when its last request has ended, which a slow
+// client may put off for long: nobody waits for that who does not wait for done.
+func (r *Registry) dismiss(ctx context.Context, id string) (done <-chan struct{}, err error) {
+	select {
+	case r.leaving <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	r.serve(without(r.serving(), id))
+	ended := make(chan struct{})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		<-r.leaving
+		return nil, context.Canceled
+	}
+	r.partings.Go(func() {
+		defer close(ended)
+		defer func() { <-r.leaving }()
+		r.end(id)
+	})
+	return ended, nil
+}
+
+// end lets a replica finish what it began, then ends it. When the server stops, one
+// that has not finished is left to the next life.
+func (r *Registry) end(id string) {
+	drain, cancel := context.WithTimeout(r.running, drainLimit)
 	defer cancel()
 	if err := r.cfg.Front.Drain(drain, id); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if r.running.Err() != nil {
+			return
 		}
 		r.cfg.Log.Warn("requests are cut", "replica", id, "err", err)
 	}
-	r.serve(without(r.serving(), id))
-	if err := r.cfg.Engine.Close(ctx, id); err != nil {
-		return err
+	if err := r.cfg.Engine.Close(r.running, id); err != nil {
+		r.cfg.Log.Warn("a replica that has left is still there; the next start removes it", "replica", id, "err", err)
+		return
 	}
 	r.cfg.Log.Info("replica ended", "replica", id)
-	return nil
 }
 
-func (r *Registry) closeAll(ctx context.Context) error {
+// dismissAll dismisses every replica.
+func (r *Registry) dismissAll(ctx context.Context) (done []<-chan struct{}, err error) {
 	for _, replica := range r.serving() {
-		if err := r.end(ctx, replica.ID); err != nil {
-			return err
+		ended, err := r.dismiss(ctx, replica.ID)
+		if err != nil {
+			return done, err
 		}
+		done = append(done, ended)
 	}
-	return nil
+	return done, nil
 }
 
 func ids(replicas []Endpoint) []string {

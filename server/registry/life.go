@@ -87,6 +87,9 @@ type Registry struct {
 	begun  chan struct{} // closed by Run, with running set
 	// running is Run's context: what replaces replicas ends with it.
 	running context.Context
+	leaving chan struct{} // a slot for each replica that ends its last requests
+	// partings are those; none is added when it is over.
+	partings sync.WaitGroup
 
 	mu         sync.Mutex
 	rec        record
@@ -94,6 +97,7 @@ type Registry struct {
 	replicas   []Endpoint // those that serve
 	found      bool       // what an earlier life left was looked for
 	collecting bool       // writes are held
+	over       bool       // Run is ending
 	busy       string     // what is under way, in words
 	problem    string     // why the engine is not as it should be, in words
 }
@@ -105,7 +109,7 @@ func Open(cfg Config) (*Registry, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.Replicas = max(cfg.Replicas, 1)
-	r := &Registry{cfg: cfg, nudged: make(chan struct{}, 1), turn: make(chan struct{}, 1), images: make(chan struct{}, 1), begun: make(chan struct{})}
+	r := &Registry{cfg: cfg, nudged: make(chan struct{}, 1), turn: make(chan struct{}, 1), images: make(chan struct{}, 1), begun: make(chan struct{}), leaving: make(chan struct{}, maxLeaving)}
 	var err error
 	if r.rec, r.rev, err = read(cfg.Records); err != nil {
 		return nil, err

@@ -94,7 +94,7 @@ func (s *site) run() {
 	s.front.serving = nil // an edge that starts serves nobody
 	s.front.mu.Unlock()
 	var err error
-	s.life, err = Open(Config{Records: s.store, Engine: s.engine, Front: s.front.front(), Driver: s.engine.Driver})
+	s.life, err = Open(Config{Records: s.store, Engine: s.engine, Front: s.front.front(), Driver: s.engine.cfg.Settings.Driver(s.root)})
 	must(s.t, err)
 	ctx, stop := context.WithCancel(s.t.Context())
 	s.stop, s.stopped = stop, make(chan struct{})
@@ -191,15 +191,19 @@ func TestRestartIsSeamless(t *testing.T) {
 	if len(after) != 1 || after[0] == before[0] {
 		t.Fatalf("serving %v, before %v", after, before)
 	}
-	want := []string{"serve " + before[0] + " " + after[0], "drain " + before[0], "serve " + after[0]}
+	// The old one is taken out, drained, then ended, which nobody waits for.
+	s.until("the old replica ends", func() bool {
+		alive, err := s.engine.Alive(t.Context(), before)
+		return err == nil && len(alive) == 0
+	})
+	want := []string{"serve " + before[0] + " " + after[0], "serve " + after[0], "drain " + before[0]}
+	s.front.mu.Lock()
+	defer s.front.mu.Unlock()
 	if !slices.Equal(s.front.said, want) {
 		t.Errorf("the front was told %q, want %q", s.front.said, want)
 	}
 	if len(steps) < 3 {
 		t.Errorf("steps %q", steps)
-	}
-	if alive, err := s.engine.Alive(t.Context(), before); err != nil || len(alive) > 0 {
-		t.Errorf("the old replica is still there: %v, %v", alive, err)
 	}
 }
 
@@ -208,14 +212,39 @@ func TestAChangeOutlivesItsCaller(t *testing.T) {
 	s := newSite(t)
 	s.until("a replica serves", s.serves(1))
 	caller, leave := context.WithCancel(t.Context())
-	s.front.drain = func(string) error { leave(); return nil }
-	must(t, s.life.Restart(caller, quiet))
+	must(t, s.life.Restart(caller, func(string) { leave() }))
 	if caller.Err() == nil {
 		t.Fatal("the caller has not left")
 	}
 	if !s.serves(1)() {
 		t.Error("the restart has no replica")
 	}
+}
+
+// A client that takes its time keeps a replica alive, and nobody else waiting.
+func TestASlowClientHoldsNobody(t *testing.T) {
+	s := newSite(t)
+	s.until("a replica serves", s.serves(1))
+	_, before := s.front.look()
+	release := make(chan struct{})
+	s.front.drain = func(id string) error {
+		if id == before[0] {
+			<-release
+		}
+		return nil
+	}
+	must(t, s.life.Restart(t.Context(), quiet))
+	must(t, s.life.Restart(t.Context(), quiet))
+	must(t, s.life.Stop(t.Context(), quiet)) // waits for those that served, not for those that left
+	s.gated("refuse")
+	if alive, err := s.engine.Alive(t.Context(), before); err != nil || len(alive) != 1 {
+		t.Errorf("the replica with a slow client: %v, %v", alive, err)
+	}
+	close(release)
+	s.until("it ends at last", func() bool {
+		alive, err := s.engine.Alive(t.Context(), before)
+		return err == nil && len(alive) == 0
+	})
 }
 
 func TestEmbeddedHasNoImage(t *testing.T) {

@@ -7,8 +7,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/trustcast/trustcast/internal/below"
 )
 
 const (
@@ -63,13 +66,17 @@ func prepare(root *os.Root, who owner) error {
 	if err != nil {
 		return fmt.Errorf("the data directory: %w", err)
 	}
-	if !who.has(top) && top.Mode().Perm()&0o001 == 0 {
-		// To pass, not to look: what is private in there has modes of its own.
-		if err := root.Chmod(".", top.Mode().Perm()|0o011); err != nil {
+	// Replicas see all of it: who can write there could put another state in its place.
+	if err := root.Lchown(".", 0, 0); err != nil {
+		return fmt.Errorf("take the data directory from its owner: %w", err)
+	}
+	// To pass, not to look: what is private in there has modes of its own.
+	if perm := top.Mode().Perm()&^0o022 | 0o011; perm != top.Mode().Perm() {
+		if err := root.Chmod(".", perm); err != nil {
 			return fmt.Errorf("let replicas into the data directory: %w", err)
 		}
 	}
-	for name, perm := range map[string]fs.FileMode{runDir: 0o700, blobsDir: 0o755} {
+	for name, perm := range map[string]fs.FileMode{runDir: 0o700, blobsDir: 0o700} {
 		err := root.Mkdir(name, perm)
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("prepare the data directory: %w", err)
@@ -161,8 +168,30 @@ func disown(dir string) error {
 	if err != nil {
 		return fmt.Errorf("look who owns the blobs: %w", err)
 	}
+	// Who wrote there may have left links to what this process can read.
+	if err := CheckImages(dir); err != nil {
+		return err
+	}
 	if err := root.Lchown(blobsDir, self.uid, self.gid); err != nil {
 		return notMine(err, self)
+	}
+	return nil
+}
+
+// CheckImages fails when there is something below a data directory's docker/ that no
+// registry wrote, such as a link: one that serves images follows it, also to keys. It
+// looks at each file once, and is for data that comes from somebody else.
+func CheckImages(dir string) (err error) {
+	d, err := below.Open(filepath.Join(dir, blobsDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("the registry's images: %w", err)
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	if err := d.Check(); err != nil {
+		return fmt.Errorf("the registry's images in %s: %w: find out who put it there, then remove it", filepath.Join(dir, blobsDir), err)
 	}
 	return nil
 }

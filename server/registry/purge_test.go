@@ -26,7 +26,7 @@ func TestAbandonedUploadsArePurged(t *testing.T) {
 	root := t.TempDir()
 	var lines bytes.Buffer
 	e := newEmbedded(t, EmbeddedConfig{Root: root})
-	r := &Registry{cfg: Config{Driver: e.Driver, Purge: e.cfg.Settings.Purge(), Log: slog.New(slog.NewTextHandler(&lines, nil))}}
+	r := &Registry{cfg: Config{Driver: e.cfg.Settings.Driver(root), Purge: e.cfg.Settings.Purge(), Log: slog.New(slog.NewTextHandler(&lines, nil))}}
 	r.purge(t.Context()) // nothing was pushed yet
 	old := upload(t, e)
 	startedAt, err := filepath.Glob(filepath.Join(root, "docker/registry/v2/repositories/app/_uploads/*/startedat"))
@@ -49,7 +49,7 @@ func TestPurgeAgainAndAgain(t *testing.T) {
 	root := t.TempDir()
 	e := newEmbedded(t, EmbeddedConfig{Root: root}) // outside of the bubble, for the goroutine that stays
 	upload(t, e)
-	r := &Registry{cfg: Config{Driver: e.Driver, Purge: e.cfg.Settings.Purge(), Log: slog.New(slog.DiscardHandler)}}
+	r := &Registry{cfg: Config{Driver: e.cfg.Settings.Driver(root), Purge: e.cfg.Settings.Purge(), Log: slog.New(slog.DiscardHandler)}}
 	synctest.Test(t, func(t *testing.T) {
 		startedAt, err := filepath.Glob(filepath.Join(root, "docker/registry/v2/repositories/app/_uploads/*/startedat"))
 		must(t, err)

@@ -338,7 +338,7 @@ func TestPurgeAsConfigured(t *testing.T) {
 		left              int
 	}{{"3h", "false", "", 1}, {"1h", "true", "kept", 1}, {"1h", "false", "removed", 0}} {
 		p := settings(t, "storage: {maintenance: {uploadpurging: {age: "+c.age+"}}}", "REGISTRY_STORAGE_MAINTENANCE_UPLOADPURGING_DRYRUN="+c.dryrun).Purge()
-		must(t, purgeOnce(t.Context(), e.driver, p, log))
+		must(t, purgeOnce(t.Context(), rooted{root}, p, log))
 		if n := uploads(t, root); n != c.left || !strings.Contains(lines.String(), c.said) {
 			t.Errorf("%+v: %d are left, said %q", c, n, &lines)
 		}

@@ -19,6 +19,9 @@ func (s *Settings) Driver(root string) func(context.Context) (driver.StorageDriv
 	if s.StorageDriver() != storageDriver && s.StorageDriver() != "s3" {
 		return nil
 	}
+	if s.StorageDriver() == storageDriver {
+		return func(context.Context) (driver.StorageDriver, error) { return rooted{root}, nil }
+	}
 	return func(ctx context.Context) (driver.StorageDriver, error) {
 		c, err := s.Configuration(root, "")
 		if err != nil {
