@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trustcast/trustcast/internal/below"
 	"github.com/trustcast/trustcast/test/images"
 )
 
@@ -301,6 +303,10 @@ func TestOwnGoesOnAfterAnInterruption(t *testing.T) {
 	}
 
 	// Whoever writes there as another user says so, and it is done again.
+	if err := disown(dir); !errors.Is(err, below.ErrForeign) {
+		t.Errorf("with a link among the images: %v", err)
+	}
+	must(t, os.Remove(filepath.Join(dir, blobsDir, "link")))
 	must(t, disown(dir))
 	blobs(t, dir, 21)
 	if done, err := owned(root, who); done || err != nil {
