@@ -156,8 +156,7 @@ func (r Rotation) Compromise(v View, patience time.Duration) (Rotation, error) {
 		return r, err
 	}
 	n := r.stage(v, patience)
-	n.Compromised = true
-	n.OtherChain, n.OtherReach = nil, n.Generation
+	n.Compromised, n.OtherChain, n.OtherReach = true, nil, n.Generation
 	return n, nil
 }
 
