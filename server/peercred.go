@@ -5,10 +5,11 @@ import (
 	"errors"
 	"net"
 	"strconv"
-	"syscall"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	localpeer "github.com/trustcast/trustcast/internal/peer"
 )
 
 // peerCredentials learns who is at the other end of a Unix socket
@@ -41,21 +42,10 @@ func callerName(ctx context.Context) string { return "uid " + strconv.Itoa(calle
 func (peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	o := operator{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}, uid: -1}
 	if unix, ok := conn.(*net.UnixConn); ok {
-		raw, err := unix.SyscallConn()
-		if err != nil {
+		var err error
+		if o.uid, err = localpeer.UID(unix); err != nil {
 			return nil, nil, err
 		}
-		var cred *syscall.Ucred
-		var credErr error
-		if err := raw.Control(func(fd uintptr) {
-			cred, credErr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-		}); err != nil {
-			return nil, nil, err
-		}
-		if credErr != nil {
-			return nil, nil, credErr
-		}
-		o.uid = int(cred.Uid)
 	}
 	return conn, o, nil
 }

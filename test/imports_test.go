@@ -51,7 +51,7 @@ func mayImport(pkg string) []string {
 	switch {
 	case side == "test", side == "bench":
 		return nil // everything
-	case pkg == "certs", side == "proto", pkg == "internal/durable", pkg == "internal/gossip", pkg == "internal/cli", pkg == "internal/near":
+	case pkg == "certs", side == "proto", pkg == "internal/durable", pkg == "internal/gossip", pkg == "internal/cli", pkg == "internal/peer", pkg == "internal/below", pkg == "internal/near":
 		return []string{}
 	case pkg == "internal/config":
 		return []string{"internal/cli", "internal/near"}

@@ -91,12 +91,6 @@ func (s *Settings) BlobCache() string {
 	return s.text("storage.cache.layerinfo")
 }
 
-// Mirror says that the registry is a pull-through cache, which takes no push.
-func (s *Settings) Mirror() bool { return s.text("proxy.remoteurl") != "" }
-
-// ReadOnly says that the operator allows no writes.
-func (s *Settings) ReadOnly() bool { return s.flag("storage.maintenance.readonly.enabled") }
-
 // Purge is how abandoned uploads are removed. The server purges, no replica does:
 // several would do the same work.
 func (s *Settings) Purge() Purge {
