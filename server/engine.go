@@ -12,6 +12,7 @@ import (
 	"github.com/trustcast/trustcast/internal/durable"
 	"github.com/trustcast/trustcast/server/edge"
 	"github.com/trustcast/trustcast/server/registry"
+	"github.com/trustcast/trustcast/server/registry/parameters"
 )
 
 // The engines by name.
@@ -56,22 +57,22 @@ func (n *node) openEmbedded(ctx context.Context, secret string, cfg *registry.Co
 			return fmt.Errorf("%s is for the docker engine, and the embedded engine is one registry in this process: leave it out, or add --engine docker", flag)
 		}
 	}
-	settings, err := n.registrySettings()
+	given, err := n.registryParameters()
 	if err != nil {
 		return err
 	}
-	n.storage = elsewhere(settings)
-	e, err := registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: n.layout.dir, HTTPSecret: secret, Settings: settings, Log: n.log})
+	n.storage = elsewhere(given)
+	e, err := registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: n.layout.dir, HTTPSecret: secret, Parameters: given, Log: n.log})
 	if err != nil {
 		return err
 	}
 	cfg.Engine = e
-	cfg.Driver, cfg.Purge, cfg.Cache = settings.Driver(n.layout.dir), settings.Purge(), settings.BlobCache()
+	cfg.Driver, cfg.Purge, cfg.Cache = registry.Driver(given, n.layout.dir), given.Purge(), given.BlobCache()
 	return nil
 }
 
 // elsewhere is the storage of images that are not in the data directory.
-func elsewhere(s *registry.Settings) string {
+func elsewhere(s *parameters.Set) string {
 	if driver := s.StorageDriver(); driver != "filesystem" {
 		return driver
 	}
@@ -88,21 +89,21 @@ func (n *node) openDocker(ctx context.Context, secret string, cfg *registry.Conf
 	if n.cfg.Replicas < 0 || n.cfg.Replicas > maxReplicas {
 		return fmt.Errorf("--replicas %d: give 1 to %d", n.cfg.Replicas, maxReplicas)
 	}
-	settings, err := n.registrySettings()
+	given, err := n.registryParameters()
 	if err != nil {
 		return err
 	}
-	n.storage = elsewhere(settings)
+	n.storage = elsewhere(given)
 	d, err := registry.NewDocker(ctx, registry.DockerConfig{
 		Domain: n.names[0].String(), Fleet: n.identity.FleetID(),
 		Volume: n.cfg.Volume, Root: n.layout.dir, Image: n.cfg.Image, Network: n.cfg.Network,
-		Settings: settings, HTTPSecret: secret, Log: n.log,
+		Parameters: given, HTTPSecret: secret, Log: n.log,
 	})
 	if err != nil {
 		return err
 	}
 	cfg.Engine, cfg.Image = d, cmp.Or(n.cfg.Image, registry.DefaultImage)
-	cfg.Driver, cfg.Purge, cfg.Cache = settings.Driver(n.layout.dir), settings.Purge(), settings.BlobCache()
+	cfg.Driver, cfg.Purge, cfg.Cache = registry.Driver(given, n.layout.dir), given.Purge(), given.BlobCache()
 	return nil
 }
 

@@ -20,6 +20,8 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/versions"
 	"github.com/docker/docker/client"
+
+	"github.com/trustcast/trustcast/server/registry/parameters"
 )
 
 const (
@@ -64,10 +66,10 @@ type DockerConfig struct {
 	// Config returns the configuration file of a replica that listens on a Unix
 	// socket at that path. It must return the same for the same path as long as
 	// replicas are right as they are, also in a next life of the server. Default:
-	// Settings with HTTPSecret.
+	// Parameters with HTTPSecret.
 	Config func(socket string) ([]byte, error)
-	// Settings are the operator's parameters, for Docker. Default: none were given.
-	Settings *Settings
+	// Parameters are the operator's, for Docker. Default: none were given.
+	Parameters *parameters.Set
 	// HTTPSecret is as in EmbeddedConfig, and used by the default Config only.
 	HTTPSecret string
 	// UID is whom replicas run as. Default: 65532. The process itself must be root: a
@@ -139,8 +141,8 @@ func (cfg DockerConfig) withDefaults() (DockerConfig, error) {
 	if cfg.HTTPSecret == "" {
 		cfg.HTTPSecret = rand.Text() + rand.Text()
 	}
-	if cfg.Settings == nil {
-		if cfg.Settings, err = ParseSettings(nil, nil, SettingsOptions{Engine: "docker"}); err != nil {
+	if cfg.Parameters == nil {
+		if cfg.Parameters, err = parameters.Parse(nil, nil, parameters.Options{Engine: "docker"}); err != nil {
 			return cfg, err
 		}
 	}

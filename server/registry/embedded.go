@@ -19,6 +19,8 @@ import (
 	"github.com/distribution/distribution/v3/health"
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/distribution/distribution/v3/registry/handlers"
+
+	"github.com/trustcast/trustcast/server/registry/parameters"
 )
 
 // EmbeddedConfig is for NewEmbedded. Root is needed.
@@ -29,8 +31,8 @@ type EmbeddedConfig struct {
 	// same data need the same one. Default: random, so that an upload begun
 	// before a restart starts over.
 	HTTPSecret string
-	// Settings are the operator's parameters. Default: none.
-	Settings *Settings
+	// Parameters are the operator's. Default: none.
+	Parameters *parameters.Set
 	// Log takes distribution's errors and warnings, and what was purged.
 	// Default: discard.
 	Log *slog.Logger
@@ -71,8 +73,8 @@ func NewEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	if err := disown(cfg.Root); err != nil {
 		return nil, err
 	}
-	if cfg.Settings == nil {
-		if cfg.Settings, err = defaultSettings(); err != nil {
+	if cfg.Parameters == nil {
+		if cfg.Parameters, err = parameters.Parse(nil, nil, parameters.Options{}); err != nil {
 			return nil, err
 		}
 	}
@@ -143,7 +145,7 @@ func (e *Embedded) Logs(ctx context.Context, _ string, tail int, follow bool, w 
 
 // configuration is distribution's.
 func (cfg EmbeddedConfig) configuration() (*configuration.Configuration, error) {
-	return cfg.Settings.Configuration(cfg.Root, cfg.HTTPSecret)
+	return cfg.Parameters.Configuration(cfg.Root, cfg.HTTPSecret)
 }
 
 // newApp makes a distribution that requests may outlive ctx in, until they are

@@ -13,6 +13,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 
 	"github.com/trustcast/trustcast/server/records"
+	"github.com/trustcast/trustcast/server/registry/parameters"
 )
 
 // ErrNotNow says that the registry cannot do this in its state.
@@ -65,10 +66,10 @@ type Config struct {
 	// Driver opens the storage that holds the images. Nil: there is none that this
 	// process could open, and nothing is collected or purged.
 	Driver func(ctx context.Context) (driver.StorageDriver, error)
-	// Cache is where replicas remember which blobs exist, see Settings.BlobCache.
+	// Cache is where replicas remember which blobs exist, see parameters.Set.BlobCache.
 	Cache string
 	// Purge is how abandoned uploads are removed. Default: they are not.
-	Purge Purge
+	Purge parameters.Purge
 	// Image is the configured one; empty for an engine without.
 	Image string
 	// Replicas is how many there shall be. Default 1.

@@ -1,4 +1,4 @@
-package registry
+package parameters
 
 import (
 	"context"
@@ -14,7 +14,8 @@ import (
 	storagemiddleware "github.com/distribution/distribution/v3/registry/storage/driver/middleware"
 	"go.yaml.in/yaml/v3"
 
-	// What the embedded registry can do beyond the filesystem.
+	// What the embedded registry can do.
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/middleware/cloudfront"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/middleware/redirect"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/middleware/rewrite"
@@ -204,7 +205,7 @@ func (r *reading) tryMiddleware(path string, m configuration.Middleware) {
 // open tries the storage driver; none of them asks a network yet.
 func (r *reading) open(c *configuration.Configuration) (err error) {
 	driver := r.driver()
-	if r.opts.docker() || driver == storageDriver {
+	if r.opts.docker() || driver == filesystem {
 		return nil
 	}
 	defer func() {

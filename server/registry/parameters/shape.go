@@ -1,4 +1,4 @@
-package registry
+package parameters
 
 import (
 	"fmt"
@@ -168,7 +168,7 @@ func (r *reading) value(t reflect.Type, n *yaml.Node, path string) {
 		return
 	}
 	shown := fmt.Sprintf("%q", n.Value)
-	if IsSecret(keyPath(path)) {
+	if isSecret(keyPath(path)) {
 		shown = hidden
 	}
 	if reflect.PointerTo(t).Implements(unmarshaler) {

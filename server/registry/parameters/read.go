@@ -1,4 +1,4 @@
-package registry
+package parameters
 
 import (
 	"errors"
@@ -8,9 +8,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// reading is a ParseSettings under way.
+// reading is a Parse under way.
 type reading struct {
-	*Settings
+	*Set
 	mistakes []error
 }
 
@@ -23,7 +23,7 @@ func (r *reading) mistake(n *yaml.Node, path, format string, args ...any) {
 func (r *reading) done() error { return errors.Join(r.mistakes...) }
 
 // where says where a value was written.
-func (s *Settings) where(n *yaml.Node) string {
+func (s *Set) where(n *yaml.Node) string {
 	if o, other := s.from[n]; other && o.variable != "" {
 		return "environment variable " + o.variable
 	}

@@ -1,4 +1,4 @@
-package registry
+package parameters
 
 import (
 	"crypto/tls"
@@ -131,7 +131,7 @@ func (r *reading) network(c *configuration.Configuration) {
 		}
 	}
 	driver := r.driver()
-	refuse(driver != storageDriver && driver != "inmemory", "storage."+driver)
+	refuse(driver != filesystem && driver != "inmemory", "storage."+driver)
 	refuse(len(c.Redis.Options.Addrs) > 0, "redis.addrs")
 	refuse(len(c.Notifications.Endpoints) > 0, "notifications.endpoints")
 	refuse(c.Proxy.RemoteURL != "", "proxy.remoteurl")
