@@ -83,11 +83,8 @@ func (f *files) size(d digest) (int64, bool) {
 	if err != nil {
 		return 0, false
 	}
-	info, err := dir.Stat(data(d))
-	if err != nil || !info.Mode().IsRegular() {
-		return 0, false
-	}
-	return info.Size(), true
+	size, err := dir.Size(data(d))
+	return size, err == nil
 }
 
 // open opens a blob. Close it.
