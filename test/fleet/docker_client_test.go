@@ -28,6 +28,7 @@ const packedLayers, packedLayerBytes = 4, 50_000_000
 type client struct {
 	*lane
 	engine        string
+	images        [2]string // of the registry on Docker: that of its start, and another
 	host, without *host
 }
 
@@ -38,14 +39,15 @@ func TestDockerClient(t *testing.T) {
 	if why := missing(); why != "" {
 		t.Skip("docker's own client: " + why)
 	}
-	image := images.Registry(t)
+	replicas := [2]string{images.Registry(t), images.RegistryNext(t)}
 	f := newFleet(t, 2)
 	for i, engine := range []string{"embedded", "docker"} {
 		t.Run(engine, func(t *testing.T) {
-			c := &client{f.newLane(i), engine, f.hosts[0], f.hosts[1]}
+			c := &client{f.newLane(i), engine, replicas, f.hosts[0], f.hosts[1]}
 			t.Cleanup(func() { must(t, c.end()) })
-			c.start(t, image)
+			c.start(t)
 			c.testLarge(t)
+			c.testHeld(t)
 			c.testPlatforms(t)
 			c.refused(t, c.without)
 			must(t, c.host.pull(c.image()))
@@ -54,14 +56,14 @@ func TestDockerClient(t *testing.T) {
 }
 
 // start makes the registry, shows that both hosts refuse it, and joins one of them.
-func (c *client) start(t *testing.T, image string) {
+func (c *client) start(t *testing.T) {
 	t.Helper()
 	begin := time.Now()
 	init := []string{"init", "--domain", c.domain, "--user", "engine", "--password-stdin", "--engine", c.engine}
 	var args []string
 	if c.engine == "docker" {
 		init = append(init, "--volume", c.f.run.name())
-		args = []string{"--replicas", "2", "--registry-image", image}
+		args = []string{"--replicas", "2", "--registry-image", c.images[0]}
 	}
 	_, err := c.server.commandInput(password+"\n", init...)
 	must(t, err)
@@ -97,11 +99,13 @@ func (c *client) refused(t *testing.T, h *host) {
 	}
 }
 
+func (c *client) large() string { return c.domain + "/large:v1" }
+
 // testLarge pushes a large image and pulls it again.
 func (c *client) testLarge(t *testing.T) {
 	made, err := random.Image(packedLayerBytes, packedLayers)
 	must(t, err)
-	image := c.domain + "/large:v1"
+	image := c.large()
 	c.load(t, made, image)
 	begin := time.Now()
 	_, err = c.host.docker("push", "--quiet", image)

@@ -98,13 +98,8 @@ func (l *life) checkTries(t *testing.T) {
 	t.Helper()
 	again, uploads := 0, 0
 	for _, h := range l.f.hosts {
-		for line := range strings.Lines(tail(h.engine.log, math.MaxInt)) {
-			if strings.Contains(line, "Upload failed, retrying") {
-				uploads++
-			}
-			if !strings.Contains(line, "Download failed") {
-				continue
-			}
+		uploads += len(h.said("Upload failed, retrying"))
+		for _, line := range h.said(brokenOff) {
 			again++
 			if !l.struck(line) {
 				t.Errorf("%s: a layer broke off and no kill was the cause: %s", h.name, line)
@@ -112,6 +107,19 @@ func (l *life) checkTries(t *testing.T) {
 		}
 	}
 	t.Logf("layers that a kill broke off, and that Docker fetched in a second try: %d; parts of pushes that Docker sent again: %d", again, uploads)
+}
+
+// brokenOff is how Docker says that it did not get a layer in one try.
+const brokenOff = "Download failed"
+
+// said returns the lines of the engine's log with these words.
+func (h *host) said(words string) (lines []string) {
+	for line := range strings.Lines(tail(h.engine.log, math.MaxInt)) {
+		if strings.Contains(line, words) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
 }
 
 // struck says whether a replica was killed just before a line of an engine's log.

@@ -14,10 +14,10 @@ import (
 // settleBound is far above the second that replicas take to come or go here.
 const settleBound = time.Minute
 
-// replicas asks the engine, not the server, which containers run for this registry:
-// the ID of each one's image by its own.
-func (l *life) replicas() (map[string]string, error) {
-	out, err := command("docker", "ps", "--quiet", "--no-trunc", "--filter", "label=io.trustcast.domain="+domain, "--filter", "volume="+l.f.run.name())
+// replicas asks the engine, not the server, which containers run for a registry on the
+// run's volume: the ID of each one's image by its own.
+func (f *fleet) replicas(domain string) (map[string]string, error) {
+	out, err := command("docker", "ps", "--quiet", "--no-trunc", "--filter", "label=io.trustcast.domain="+domain, "--filter", "volume="+f.run.name())
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +36,7 @@ func (l *life) replicas() (map[string]string, error) {
 // one may outlive the command that replaced it, by what it has yet to answer.
 func (l *life) await(what string, right func(id, image string) bool) error {
 	return until(settleBound, what, func() (bool, string) {
-		found, err := l.replicas()
+		found, err := l.f.replicas(domain)
 		ok := err == nil && len(found) == lifeReplicas
 		for id, image := range found {
 			ok = ok && right(id, image)
@@ -47,7 +47,7 @@ func (l *life) await(what string, right func(id, image string) bool) error {
 
 // restart wants none of the replicas to be one from before.
 func (l *life) restart() error {
-	before, err := l.replicas()
+	before, err := l.f.replicas(domain)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (l *life) kill() {
 
 // killOne kills a replica and waits until there is another for it.
 func (l *life) killOne(dice *rand.Rand) error {
-	found, err := l.replicas()
+	found, err := l.f.replicas(domain)
 	if err != nil || len(found) == 0 {
 		return nil //nolint:nilerr // one ended while it was looked at; the next kill looks again
 	}
