@@ -171,6 +171,7 @@ func TestFullDisk(t *testing.T) {
 	gone, err := remote.Head(s.ref("app:v0"), s.options()...)
 	must(t, err)
 	must(t, remote.Delete(s.ref("app@"+gone.Digest.String()), s.options()...))
+	s.want(404, "GET", "/v2/app/manifests/v0", nil)
 	_, err = s.admin.RotateCA(t.Context(), &pb.RotateCARequest{})
 	must(t, err)
 	s.until("the rotation ends", func() error {
