@@ -45,3 +45,17 @@ func listenOn(f *os.File) (net.Listener, error) {
 	defer func() { _ = f.Close() }() // a descriptor that nobody wrote to
 	return net.FileListener(f)
 }
+
+// Between two lives of a server nobody else gets its port.
+func TestHeldPort(t *testing.T) {
+	p := holdPort(t)
+	for range 2 {
+		lis, err := p.listen("tcp", p.address())
+		must(t, err)
+		must(t, lis.Close())
+		if other, err := net.Listen("tcp", p.address()); err == nil {
+			t.Errorf("somebody else listens on %s", p.address())
+			must(t, other.Close())
+		}
+	}
+}
