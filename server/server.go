@@ -167,7 +167,8 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 	n.edge = edge.New(edge.Config{
 		Domain: n.names[0].Host,
 		Hash:   n.users.Hash, DummyHash: n.users.DummyHash,
-		Free: edge.FreeIn(l.dir), MinFree: cfg.minFree(),
+		HoldLimit: cfg.HoldLimit,
+		Free:      edge.FreeIn(l.dir), MinFree: cfg.minFree(),
 		Failed: func(string, error) { n.registry.Nudge() },
 		Log:    n.log, Registerer: n.metrics,
 	})
