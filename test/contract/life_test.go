@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -156,6 +158,32 @@ func TestCollect(t *testing.T) {
 		// The same content comes again: no replica remembers that it was there.
 		must(t, remote.Write(s.ref("app:v2"), gone, s.options()...))
 		must(t, s.pull("app:v2", gone))
+	})
+}
+
+// A push whose layers came before a collection ends after it.
+func TestCollectDuringPush(t *testing.T) {
+	each(t, func(t *testing.T, s *site) {
+		s.push("app:v0", 1000, 1) // a repository without images is not swept
+		image, err := random.Image(50_000, 2)
+		must(t, err)
+		layers, err := image.Layers()
+		must(t, err)
+		config, err := partial.ConfigLayer(image)
+		must(t, err)
+		repo := s.ref("app:v1").Context()
+		for _, layer := range append(layers, config) {
+			must(t, remote.WriteLayer(repo, layer, s.options()...))
+		}
+		if r := s.collect(&pb.CollectGarbageRequest{}); r.GetBlobs() != 0 {
+			t.Errorf("collected %v", r)
+		}
+		manifest, err := image.RawManifest()
+		must(t, err)
+		mediaType, err := image.MediaType()
+		must(t, err)
+		s.want(http.StatusCreated, http.MethodPut, "/v2/app/manifests/v1", bytes.NewReader(manifest), "Content-Type", string(mediaType))
+		must(t, s.pull("app:v1", image))
 	})
 }
 
