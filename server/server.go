@@ -169,7 +169,8 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 	n.edge = edge.New(edge.Config{
 		Domain: n.names[0].Host,
 		Hash:   n.users.Hash, DummyHash: n.users.DummyHash,
-		Free: edge.FreeIn(l.dir), MinFree: cfg.minFree(),
+		HoldLimit: cfg.HoldLimit,
+		Free:      edge.FreeIn(l.dir), MinFree: cfg.minFree(),
 		Failed: func(string, error) { n.registry.Nudge() },
 		Direct: func(w http.ResponseWriter, r *http.Request) bool { return n.direct.Answer(w, r) },
 		Log:    n.log, Registerer: n.metrics,
