@@ -43,17 +43,18 @@ type Embedded struct {
 	said *recentLines
 
 	mu     sync.Mutex
-	ready  *embeddedApp            // made by NewEmbedded for the first Open
+	ready  *embeddedApp            // made by NewEmbedded for the first Open; a mirror has none
 	opened map[string]*embeddedApp // by ID
 	last   int                     // number of the newest
 }
 
 var _ Engine = (*Embedded)(nil)
 
-// NewEmbedded returns an engine over cfg.Root and finds every mistake in cfg. It
-// takes over the process's only logrus logger, which distribution writes to. For
-// each replica one goroutine of distribution's, which waits for notifications that
-// nobody sends, stays until the process ends.
+// NewEmbedded returns an engine over cfg.Root and finds every mistake in cfg, but for
+// those about the other registry of a mirror, which Open asks. It takes over the
+// process's only logrus logger, which distribution writes to. For each replica one
+// goroutine of distribution's, which waits for notifications that nobody sends, stays
+// until the process ends.
 func NewEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -83,6 +84,9 @@ func NewEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	}
 	said := slog.NewTextHandler(e.said, &slog.HandlerOptions{Level: slog.LevelDebug})
 	steerLogs(slog.New(slog.NewMultiHandler(cfg.Log.Handler(), said)), c.Log)
+	if c.Proxy.RemoteURL != "" {
+		return e, nil // it asks the other registry first, which may be away: Open is tried until it is there
+	}
 	e.ready, err = e.newApp(ctx)
 	return e, err
 }
