@@ -85,7 +85,7 @@ func NewEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	said := slog.NewTextHandler(e.said, &slog.HandlerOptions{Level: slog.LevelDebug})
 	steerLogs(slog.New(slog.NewMultiHandler(cfg.Log.Handler(), said)), c.Log)
 	if c.Proxy.RemoteURL != "" {
-		return e, nil // it asks the other registry first, which may be away: Open is tried until it is there
+		return e, nil // the other registry may be away: Open is tried until it is there
 	}
 	e.ready, err = e.newApp(ctx)
 	return e, err
@@ -155,6 +155,9 @@ func (cfg EmbeddedConfig) configuration() (*configuration.Configuration, error) 
 func (e *Embedded) newApp(ctx context.Context) (*embeddedApp, error) {
 	c, err := e.cfg.configuration()
 	if err != nil {
+		return nil, err
+	}
+	if err := reach(ctx, c); err != nil {
 		return nil, err
 	}
 	app, err := newApp(context.WithoutCancel(ctx), c)
