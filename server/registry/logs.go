@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -78,9 +79,19 @@ func (b bridge) Fire(e *logrus.Entry) error {
 			if k.key == "path" {
 				text, _, _ = strings.Cut(text, "?") // the state of an upload is long and says nothing
 			}
-			attrs = append(attrs, slog.String(k.key, text))
+			attrs = append(attrs, slog.String(k.key, withoutSecrets(text)))
 		}
 	}
-	b.log.LogAttrs(context.Background(), level, e.Message, attrs...)
+	b.log.LogAttrs(context.Background(), level, withoutSecrets(e.Message), attrs...)
 	return nil
+}
+
+// userinfo is who signs in, in a URL.
+var userinfo = regexp.MustCompile(`://[^/\s"]*@`)
+
+// withoutSecrets hides those that distribution says: the headers that sign it in at an
+// endpoint of notifications, and passwords in URLs.
+func withoutSecrets(text string) string {
+	text, _, _ = strings.Cut(text, ", headers=")
+	return userinfo.ReplaceAllString(text, "://"+hidden+"@")
 }

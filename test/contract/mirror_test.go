@@ -42,6 +42,7 @@ func TestMirrorOfAnotherOfOurs(t *testing.T) {
 	peer.start()
 	s.until("the mirror serves again", s.ping)
 	must(t, s.pull("team/app:v2", other))
+	s.keepsSecret(password)
 }
 
 // startAlone is start that does not wait for the registry.

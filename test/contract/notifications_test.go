@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -35,12 +37,15 @@ type event struct {
 	} `json:"request"`
 }
 
-const listenerToken = "Bearer the-listeners-token"
+const (
+	listenerToken    = "Bearer the-listeners-token"
+	listenerPassword = "the-listeners-password"
+)
 
 func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.refused < outage || r.Header.Get("Authorization") != listenerToken {
+	if l.refused < outage || !slices.Contains(r.Header["Authorization"], listenerToken) {
 		l.refused++
 		http.Error(w, "out of order", http.StatusServiceUnavailable)
 		return
@@ -73,15 +78,18 @@ func TestNotifications(t *testing.T) {
 	for _, engine := range engines {
 		t.Run(engine, func(t *testing.T) {
 			n, l := newNetwork(t, engine), &listener{}
-			section := fmt.Sprintf(`notifications:
+			url := strings.Replace(n.serve(l).URL, "://", "://hook:"+listenerPassword+"@", 1)
+			section := fmt.Sprintf(`log: {level: debug}
+notifications:
   endpoints:
     - {name: ci, url: '%s/hook', headers: {Authorization: ['%s']}, timeout: 5s, threshold: 100, backoff: 10ms, ignoredmediatypes: [application/octet-stream]}
-`, n.serve(l).URL, listenerToken)
+`, url, listenerToken)
 			s := open(t, engine, n.with(section))
 			image := s.push("team/app:v1", 1000, 1)
 			s.heard(l, "push", image)
 			must(t, s.pull("team/app:v1", image))
 			s.heard(l, "pull", image)
+			s.keepsSecret("the-listeners-")
 		})
 	}
 }

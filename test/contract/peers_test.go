@@ -67,3 +67,24 @@ func docker(t *testing.T, args ...string) string {
 	}
 	return strings.TrimSpace(string(out))
 }
+
+// keepsSecret: what the registry was told in confidence is neither in the server's log
+// nor in what Docker tells of containers.
+func (s *site) keepsSecret(secrets ...string) {
+	s.t.Helper()
+	told := map[string]string{"the server's log": s.logs.String()}
+	if s.engine == "docker" {
+		containers := s.containers()
+		if len(containers) == 0 {
+			s.t.Fatal("there are no containers to look at")
+		}
+		told["docker inspect"] = docker(s.t, append([]string{"inspect"}, containers...)...)
+	}
+	for where, text := range told {
+		for _, secret := range secrets {
+			if at := strings.Index(text, secret); at >= 0 {
+				s.t.Errorf("%s has %s: %.300s", where, secret, text[max(0, at-100):])
+			}
+		}
+	}
+}

@@ -109,6 +109,7 @@ func TestCacheInRedis(t *testing.T) {
 			must(t, s.pull("app:v2", s.push("app:v2", 1000, 1)))
 			s.must("restart", "")
 			must(t, s.pull("app:v1", image))
+			s.keepsSecret(redisPassword)
 		})
 	}
 }

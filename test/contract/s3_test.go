@@ -142,6 +142,7 @@ func TestStorageInS3(t *testing.T) {
 			must(t, remote.Write(s.ref("team/app:v2"), gone, s.options()...))
 			must(t, s.pull("team/app:v2", gone))
 			s.nothingOnDisk()
+			s.keepsSecret(accessKey, secretKey)
 			if n := b.strange.Load(); n > 0 {
 				t.Errorf("%d requests were not signed with the access key", n)
 			}
