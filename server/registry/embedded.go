@@ -53,8 +53,8 @@ var _ Engine = (*Embedded)(nil)
 // NewEmbedded returns an engine over cfg.Root and finds every mistake in cfg, but for
 // those about the other registry of a mirror, which Open asks. It takes over the
 // process's only logrus logger, which distribution writes to. For each replica one
-// goroutine of distribution's, which waits for notifications that nobody sends, stays
-// until the process ends.
+// goroutine of distribution's, and one for each endpoint of notifications, stays until
+// the process ends.
 func NewEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
