@@ -16,11 +16,12 @@ const storageDriver = "filesystem"
 // the data directory, unless the operator chose another storage. It is nil for a
 // storage that this program cannot open, or that lies in a replica's memory.
 func (s *Settings) Driver(root string) func(context.Context) (driver.StorageDriver, error) {
-	if s.StorageDriver() != storageDriver && s.StorageDriver() != "s3" {
-		return nil
-	}
-	if s.StorageDriver() == storageDriver {
+	switch s.StorageDriver() {
+	case storageDriver:
 		return func(context.Context) (driver.StorageDriver, error) { return rooted{root}, nil }
+	case "s3", "s3aws":
+	default:
+		return nil
 	}
 	return func(ctx context.Context) (driver.StorageDriver, error) {
 		c, err := s.Configuration(root, "")

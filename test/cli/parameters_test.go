@@ -127,6 +127,7 @@ func TestMistakesOfOperators(t *testing.T) {
 		{section: "http:\n\tsecret: hunter2", want: "c.yaml: no YAML: line 3"},
 		{section: "redis:\n    addrs: ['h:1']\n    password:hunter2", want: "c.yaml: no YAML: line 4"},
 		{section: `redis: {password: @hunter2}`, want: "c.yaml: no YAML"},
+		{section: `redis: {password: *hunter2}`, want: "c.yaml: no YAML: anchors and aliases are not read here: put what begins with * in quotes"},
 	} {
 		code, printed := trustcast(t, "registry:\n  "+c.section+"\n", c.environ, "server", "--init", "--domain", "localhost")
 		if code != 2 || !strings.Contains(printed, c.want) || strings.Contains(printed, "goroutine") {

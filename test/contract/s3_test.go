@@ -59,12 +59,12 @@ func newBucket(n network) *bucket {
 	return b
 }
 
-// section is what an operator writes to keep images there.
-func (b *bucket) section(redirect bool) string {
+// section is what an operator writes to keep images there. The driver has two names.
+func (b *bucket) section(driver string, redirect bool) string {
 	return fmt.Sprintf(`storage:
-  s3: {region: eu-west-1, regionendpoint: '%s', forcepathstyle: true, secure: false, bucket: %s, rootdirectory: /%s, accesskey: %s, secretkey: %s}
+  %s: {region: eu-west-1, regionendpoint: '%s', forcepathstyle: true, secure: false, bucket: %s, rootdirectory: /%s, accesskey: %s, secretkey: %s}
   redirect: {disable: %t}
-`, b.url, bucketName, inBucket, accessKey, secretKey, !redirect)
+`, driver, b.url, bucketName, inBucket, accessKey, secretKey, !redirect)
 }
 
 // blobs are those in the bucket, by digest.
@@ -109,8 +109,8 @@ func TestStorageInS3(t *testing.T) {
 		t.Run(engine, func(t *testing.T) {
 			n := newNetwork(t, engine)
 			b := newBucket(n)
-			s := open(t, engine, n.with(b.section(true)))
-			kept, gone := s.push("app:v1", 6<<20, 2), s.push("team/app:v2", 50_000, 2) // of more than one part, and of one
+			s := open(t, engine, n.with(b.section("s3", true)))
+			kept, gone := s.push("app:v1", 6<<20, 1), s.push("team/app:v2", 50_000, 2) // of more than one part, and of one
 			if got, want := b.blobs(), blobsOf(t, kept, gone); !slices.Equal(got, want) {
 				t.Errorf("the bucket has\n%q, pushed were\n%q", got, want)
 			}
@@ -122,7 +122,7 @@ func TestStorageInS3(t *testing.T) {
 			s.layers("app", kept)
 
 			s.end()
-			s.cfg.Registry.Section = []byte(b.section(false))
+			s.cfg.Registry.Section = []byte(b.section("s3aws", false))
 			s.start()
 			must(t, s.pull("app:v1", kept))
 			if at := s.redirect(kept); at != "" {
@@ -206,7 +206,7 @@ func (s *site) layers(repo string, image v1.Image) {
 func TestBackupWithImagesInS3(t *testing.T) {
 	n := newNetwork(t, "embedded")
 	b := newBucket(n)
-	s := open(t, "embedded", n.with(b.section(true)))
+	s := open(t, "embedded", n.with(b.section("s3", true)))
 	image := s.push("app:v1", 1000, 1)
 	if _, err := s.backup(false); err == nil || !strings.Contains(err.Error(), "the images are in s3") || !strings.Contains(err.Error(), "--without-images") {
 		t.Errorf("a backup with images: %v", err)
@@ -215,10 +215,10 @@ func TestBackupWithImagesInS3(t *testing.T) {
 	must(t, err)
 
 	// Restored elsewhere, with the same parameters, the images are there again.
-	fresh := open(t, "embedded", n.with(b.section(true)))
+	fresh := open(t, "embedded", n.with(b.section("s3", true)))
 	s.end()
 	fresh.end()
-	fresh.cfg.Registry.Section = []byte(b.section(false))
+	fresh.cfg.Registry.Section = []byte(b.section("s3", false))
 	_, err = server.Restore(t.Context(), server.RestoreConfig{DataDir: fresh.cfg.DataDir, Force: true}, bytes.NewReader(tar))
 	must(t, err)
 	fresh.domain, fresh.cfg.RegistryListen = s.domain, s.cfg.RegistryListen
