@@ -60,7 +60,8 @@ func TestSecretParametersAreHidden(t *testing.T) {
     {name: redirect, options: {baseurl: "https://u:hunter2@h"}}]}`},
 		"environment": {environ: []string{
 			"REGISTRY_HTTP_SECRET=hunter2", "REGISTRY_REDIS_ADDRS=[h:1]", "REGISTRY_REDIS_PASSWORD=hunter2", "REGISTRY_PROXY_REMOTEURL=https://h",
-			"REGISTRY_PROXY_PASSWORD=hunter2", "REGISTRY_STORAGE_S3_SECRETKEY=hunter2", "REGISTRY_STORAGE_S3_REGION=eu-west-1", "REGISTRY_STORAGE_S3_BUCKET=b",
+			"REGISTRY_PROXY_USERNAME=u",
+			"REGISTRY_PROXY_PASSWORD=hunter2", "REGISTRY_STORAGE_S3_ACCESSKEY=hunter2", "REGISTRY_STORAGE_S3_SECRETKEY=hunter2", "REGISTRY_STORAGE_S3_REGION=eu-west-1", "REGISTRY_STORAGE_S3_BUCKET=b",
 			"REGISTRY_NOTIFICATIONS_ENDPOINTS=[{name: a, url: 'https://h', headers: {Authorization: [hunter2]}}]",
 		}},
 	} {
@@ -99,15 +100,15 @@ func TestMistakesOfOperators(t *testing.T) {
 		// Units of other programs.
 		{section: `storage: {maintenance: {uploadpurging: {age: 1w}}}`, want: `registry.storage.maintenance.uploadpurging.age: "1w" is not a duration`},
 		{section: `proxy: {remoteurl: "https://h", password: hunter2, ttl: 7d}`, want: `registry.proxy.ttl: "7d" is not a duration`},
-		{section: `storage: {s3: {bucket: b, region: eu-west-1, secretkey: hunter2, chunksize: 10mb}}`, want: `registry.storage.s3.chunksize: "10mb" is not a whole number`},
-		{section: `storage: {s3: {bucket: b, region: eu-west-1, secretkey: hunter2, chunksize: 1000}}`, want: "registry.storage.s3: the chunksize 1000 parameter should be a number between"},
+		{section: `storage: {s3: {bucket: b, region: eu-west-1, accesskey: hunter2, secretkey: hunter2, chunksize: 10mb}}`, want: `registry.storage.s3.chunksize: "10mb" is not a whole number`},
+		{section: `storage: {s3: {bucket: b, region: eu-west-1, accesskey: hunter2, secretkey: hunter2, chunksize: 1000}}`, want: "registry.storage.s3: the chunksize 1000 parameter should be a number between"},
 		{section: `log: {level: WARNING}`, want: "registry.log.level: invalid loglevel warning Must be one of"},
 		// Names of other versions, and typing errors.
 		{section: `redis: {addr: "h:1", password: hunter2}`, want: "registry.redis.addr: there is no such key"},
 		{section: `storage: {s3: {bucket: b, region: eu-west-1, secret: hunter2}}`, want: "registry.storage.s3.secret: there is no such key"},
-		{section: `storage: {s3: {region: eu-west-1, secretkey: hunter2}}`, want: "registry.storage.s3: no bucket parameter"},
-		{section: `storage: {s3: {bucket: b, region: eu-west1, secretkey: hunter2}}`, want: "registry.storage.s3: invalid region"},
-		{section: `storage: {s3: {bucket: b, region: eu-west-1, secretkey: hunter2, storageclass: CHEAP}}`, want: "registry.storage.s3: the storageclass parameter must be one of"},
+		{section: `storage: {s3: {region: eu-west-1, accesskey: hunter2, secretkey: hunter2}}`, want: "registry.storage.s3: no bucket parameter"},
+		{section: `storage: {s3: {bucket: b, region: eu-west1, accesskey: hunter2, secretkey: hunter2}}`, want: "registry.storage.s3: invalid region"},
+		{section: `storage: {s3: {bucket: b, region: eu-west-1, accesskey: hunter2, secretkey: hunter2, storageclass: CHEAP}}`, want: "registry.storage.s3: the storageclass parameter must be one of"},
 		{section: `storage: {minio: {bucket: b, secretkey: hunter2}}`, want: "registry.storage.minio: neither a storage driver"},
 		{section: `storage: {gcs: {bucket: b}}`, want: "registry.storage.gcs: the embedded registry has no storage driver gcs"},
 		{environ: []string{"REGISTRY_HTTP_SECRE=hunter2"}, want: "environment variable REGISTRY_HTTP_SECRE: there is no SECRE in it"},
@@ -115,12 +116,12 @@ func TestMistakesOfOperators(t *testing.T) {
 		{environ: []string{"REGISTRY_REDIS_PASSWORD={hunter2"}, want: "environment variable REGISTRY_REDIS_PASSWORD: no YAML"},
 		// What belongs together.
 		{section: `storage: {cache: {blobdescriptor: redis}}`, want: "registry.storage.cache.blobdescriptor: redis needs registry.redis.addrs"},
-		{section: `storage: {filesystem: {}, s3: {bucket: b, region: eu-west-1, secretkey: hunter2}}`, want: "registry.storage.s3: is a second storage driver beside filesystem"},
+		{section: `storage: {filesystem: {}, s3: {bucket: b, region: eu-west-1, accesskey: hunter2, secretkey: hunter2}}`, want: "registry.storage.s3: is a second storage driver beside filesystem"},
 		{section: `proxy: {username: u, password: hunter2}`, want: "registry.proxy.remoteurl: has no value"},
 		{section: `redis: {password: hunter2}`, want: "registry.redis.addrs: has no value"},
 		{section: `proxy: {remoteurl: "u:hunter2@h"}`, want: "registry.proxy.remoteurl: is no address like https://host/path"},
 		// Replicas without a network.
-		{section: `storage: {s3: {bucket: b, region: eu-west-1, secretkey: hunter2}}`, environ: bare, want: "registry.storage.s3: needs a network"},
+		{section: `storage: {s3: {bucket: b, region: eu-west-1, accesskey: hunter2, secretkey: hunter2}}`, environ: bare, want: "registry.storage.s3: needs a network"},
 		{section: `redis: {addrs: ["h:1"], password: hunter2}`, environ: bare, want: "registry.redis.addrs: needs a network"},
 		{section: `proxy: {remoteurl: "https://u:hunter2@h"}`, environ: bare, want: "registry.proxy.remoteurl: needs a network"},
 		// Not YAML.
