@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -24,7 +25,7 @@ func trustcast(t *testing.T, file string, environ []string, args ...string) (cod
 	var out bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), filepath.Join(programs, "trustcast"), append(args, "--config", "c.yaml", "--data-dir", "d")...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &out
-	cmd.Env = append(environ, "HOME="+dir, "PATH="+os.Getenv("PATH"))
+	cmd.Env = slices.Concat(environ, []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")})
 	if err := cmd.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {
 		t.Fatal(err)
 	}
