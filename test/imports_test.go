@@ -92,6 +92,7 @@ var only = map[string]string{
 	"filippo.io/age":                              "internal/sealed",
 	"github.com/prometheus/client_golang":         "server",
 	"github.com/google/go-containerregistry":      "test",
+	"github.com/johannesboyne/gofakes3":           "test",
 	"github.com/rogpeppe/go-internal/testscript":  "test",
 	"golang.org/x/crypto/bcrypt":                  "server",
 	"google.golang.org/grpc/test/bufconn":         "test",
