@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -32,7 +31,7 @@ func (s *registryServer) backUpDuring(p *pushes, least int) saved {
 	s.t.Helper()
 	p.await(s.t, least)
 	b := saved{file: filepath.Join(s.t.TempDir(), "b.tar"), before: p.soFar()}
-	s.backUp(b.file, sync.OnceFunc(func() { p.await(s.t, len(b.before)+1) }))
+	s.backUp(b.file, func() { p.await(s.t, len(b.before)+1) })
 	b.during = len(p.soFar()) - len(b.before)
 	return b
 }

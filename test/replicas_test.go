@@ -262,8 +262,8 @@ func newLoad(t *testing.T) *load {
 	return l
 }
 
-// shown bounds how many failures are told.
-const shown = 10
+// told bounds how many failures are told.
+const told = 10
 
 // repeat has one more client, and counts what it does.
 func (l *load) repeat(done *atomic.Int64, do func() error) {
@@ -271,7 +271,7 @@ func (l *load) repeat(done *atomic.Int64, do func() error) {
 		for !l.ended.Load() {
 			if err := do(); err == nil {
 				done.Add(1)
-			} else if l.failed.Add(1) <= shown {
+			} else if l.failed.Add(1) <= told {
 				l.t.Error(err)
 			}
 		}
