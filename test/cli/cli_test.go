@@ -8,9 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/rogpeppe/go-internal/txtar"
 )
 
 // programs is the directory of the built programs.
@@ -43,6 +45,27 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		Cmds:                commands(),
 	})
+}
+
+// endings end a script as passed: testscript's own command, which counts before one
+// of the same name here.
+var endings = regexp.MustCompile(`(?m)^(\[.*\] *)?stop\b.*`)
+
+// TestScriptsGoToTheirEnd: no script ends before its last line unseen.
+func TestScriptsGoToTheirEnd(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("scripts: %v (%v)", scripts, err)
+	}
+	for _, script := range scripts {
+		archive, err := txtar.ParseFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ending := endings.Find(archive.Comment); ending != nil {
+			t.Errorf("%s: %q ends the script, and what is below never runs", script, ending)
+		}
+	}
 }
 
 // setup gives each script the programs, and a server's flags by environment:
