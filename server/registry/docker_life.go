@@ -172,7 +172,7 @@ func (d *Docker) obituary(ctx context.Context, containerID string, state *contai
 	text := fmt.Sprintf("it ended with exit code %d", state.ExitCode)
 	switch {
 	case state.OOMKilled:
-		text += " since it got no more memory: give the machine more"
+		text += " since it took more memory than a replica gets, half of the machine's: give the machine more, or share the work with --replicas"
 	case strings.Contains(said, "no space left on device"):
 		text += " since the disk is full: free space"
 	case strings.Contains(said, "permission denied"):
