@@ -41,7 +41,13 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup:               setup,
-		Cmds:                commands(),
+		Condition: func(name string) (bool, error) {
+			if name != "root" {
+				return false, fmt.Errorf("no condition is called %s", name)
+			}
+			return os.Geteuid() == 0, nil
+		},
+		Cmds: commands(),
 	})
 }
 
