@@ -20,6 +20,9 @@ type RestoreConfig struct {
 	DataDir string
 	// Force replaces what is there. Images stay when the backup has none.
 	Force bool
+	// EngineName and Volume as InitConfig has them: DataDir becomes a link to the
+	// volume, which is made if missing. Default: those of the registry in its place.
+	EngineName, Volume string
 }
 
 // Restoration is what a Restore did, for review.
@@ -45,8 +48,12 @@ type Restoration struct {
 // may lead its fleet again (see Restored) and puts it into the place of the old
 // data. Until that last step an error, and a kill, changes nothing; a kill during it
 // is finished by whoever opens the directory next. It refuses a directory that is
-// not empty, unless forced, and one that a server uses.
+// not empty, unless forced, and one that a server uses. Of a volume that it made an
+// error leaves it, empty.
 func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restoration, err error) {
+	if backup, err = cfg.place(ctx, backup); err != nil {
+		return r, err
+	}
 	staging, err := archive.Stage(cfg.DataDir)
 	if err != nil {
 		return r, err
@@ -80,7 +87,7 @@ func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restor
 	if err := staged.renew(header, report, &r); err != nil {
 		return r, err
 	}
-	if err := staged.keepEngine(layout{cfg.DataDir}); err != nil {
+	if err := staged.setEngine(cfg); err != nil {
 		return r, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -96,12 +103,28 @@ func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restor
 	return r, staging.Commit()
 }
 
-// keepEngine has a restored registry run as the one in its place did, or with the
-// default engine: the engine, and a volume of Docker, are the machine's and not the
-// registry's.
-func (l layout) keepEngine(place layout) error {
-	var there site
-	if Initialized(place.dir) {
+// place makes the data directory a link to the volume, if one is wanted, once there is
+// a backup to fill it with.
+func (cfg RestoreConfig) place(ctx context.Context, backup io.Reader) (io.Reader, error) {
+	if cfg.EngineName == "" && cfg.Volume == "" {
+		return backup, nil
+	}
+	if err := checkVolume(cfg.EngineName, cfg.Volume); err != nil {
+		return nil, err
+	}
+	header, backup, err := archive.Peek(backup)
+	if err != nil {
+		return nil, err
+	}
+	return backup, placeInVolume(ctx, cfg.DataDir, cfg.Volume, header.Domain)
+}
+
+// setEngine has a restored registry run as wanted, or as the one in its place did, or
+// with the default engine: the engine, and a volume of Docker, are the machine's and
+// not the registry's.
+func (l layout) setEngine(cfg RestoreConfig) error {
+	there := site{Engine: cfg.EngineName, Volume: cfg.Volume}
+	if place := (layout{cfg.DataDir}); cfg.EngineName == "" && Initialized(place.dir) {
 		store, err := records.Open(place.records())
 		if err != nil {
 			return err

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"archive/tar"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -117,5 +118,43 @@ func TestLimits(t *testing.T) {
 	}
 	if maxList > 1<<30 {
 		t.Error("a hostile backup takes more than 1 GiB of memory")
+	}
+}
+
+// repeated reads the same over and over, and counts.
+type repeated struct {
+	data []byte
+	read int
+}
+
+func (r *repeated) Read(p []byte) (int, error) {
+	n := copy(p, r.data[r.read%len(r.data):])
+	r.read += n
+	return n, nil
+}
+
+// TestPeek: what was read to find the header is there to be read again, and is bounded.
+func TestPeek(t *testing.T) {
+	data, _ := planted(t).tar()
+	header, again, err := Peek(bytes.NewReader(data))
+	if err != nil || header.Domain != "r.test:5000" || header.Generation != 3 {
+		t.Fatalf("%+v, %v", header, err)
+	}
+	if got, err := io.ReadAll(again); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d of %d bytes are left (%v)", len(got), len(data), err)
+	}
+	if _, _, err := Peek(strings.NewReader("no tar")); !errors.Is(err, ErrRefused) {
+		t.Errorf("no tar: %v", err)
+	}
+
+	// Headers for a file that never comes.
+	var long bytes.Buffer
+	w := tar.NewWriter(&long)
+	if err := w.WriteHeader(&tar.Header{Name: "x", Format: tar.FormatPAX, PAXRecords: map[string]string{"TC.x": strings.Repeat("x", 5000)}}); err != nil {
+		t.Fatal(err)
+	}
+	source := &repeated{data: long.Bytes()[:long.Len()-512]} // but for the file's own
+	if _, _, err := Peek(source); !errors.Is(err, ErrRefused) || source.read > 3*maxHeader {
+		t.Errorf("after %d bytes: %v", source.read, err)
 	}
 }

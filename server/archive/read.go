@@ -54,24 +54,48 @@ func Unpack(ctx context.Context, r io.Reader, dir string) (Header, Report, error
 	return in.header, report, nil
 }
 
+// Peek reads the header of a backup alone, and returns a reader that has all of it.
+func Peek(r io.Reader) (Header, io.Reader, error) {
+	var seen bytes.Buffer
+	in := &reader{}
+	// Twice: for what tar may have before it.
+	err := in.begin(tar.NewReader(io.TeeReader(io.LimitReader(r, 2*maxHeader), &seen)))
+	return in.header, io.MultiReader(&seen, r), err
+}
+
+// begin reads the header.
+func (r *reader) begin(t *tar.Reader) error {
+	h, err := t.Next()
+	switch {
+	case errors.Is(err, io.EOF):
+		return refusedf("it is empty: give a file that `trustcast backup` wrote")
+	case err != nil:
+		return r.unreadable(err, true)
+	case h.Name != headerPath:
+		return refusedf("it is no backup of trustcast (it has %q where the header should be): give a file that `trustcast backup` wrote", h.Name)
+	}
+	return r.readHeader(t)
+}
+
 // read unpacks entry by entry, and ends with the manifest.
 func (r *reader) read(source io.Reader) (Report, error) {
 	buffered := bufio.NewReaderSize(source, copyBuffer)
 	t := tar.NewReader(buffered)
-	for first := true; ; first = false {
+	if err := r.begin(t); err != nil {
+		return Report{}, err
+	}
+	for {
 		if err := r.ctx.Err(); err != nil {
 			return Report{}, err
 		}
 		h, err := t.Next()
 		switch {
-		case errors.Is(err, io.EOF) && first:
-			return Report{}, refusedf("it is empty: give a file that `trustcast backup` wrote")
 		case errors.Is(err, io.EOF):
 			return Report{}, refusedf("it is cut off after %d files (its list of files is missing): use another backup", len(r.entries))
 		case err != nil:
-			return Report{}, r.unreadable(err, first)
-		case first != (h.Name == headerPath):
-			return Report{}, refusedf("it is no backup of trustcast (it has %q where the header should be): give a file that `trustcast backup` wrote", h.Name)
+			return Report{}, r.unreadable(err, false)
+		case h.Name == headerPath:
+			return Report{}, refusedf("it is no backup of trustcast (it has %q where the header should not be): give a file that `trustcast backup` wrote", h.Name)
 		case h.Name == manifestPath:
 			report, err := r.manifest(t, h.Size)
 			if err != nil {
@@ -84,12 +108,7 @@ func (r *reader) read(source io.Reader) (Report, error) {
 			}
 			return report, nil
 		}
-		if first {
-			err = r.readHeader(t)
-		} else {
-			err = r.entry(t, h)
-		}
-		if err != nil {
+		if err := r.entry(t, h); err != nil {
 			return Report{}, err
 		}
 	}
