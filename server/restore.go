@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,6 +76,10 @@ func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restor
 	if err := staging.Check(); err != nil {
 		return r, err
 	}
+	engine, err := cfg.engine(l)
+	if err != nil {
+		return r, err
+	}
 	header, report, err := archive.Unpack(ctx, backup, staging.Dir())
 	if err != nil {
 		return r, err
@@ -87,7 +92,7 @@ func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restor
 	if err := staged.renew(header, report, &r); err != nil {
 		return r, err
 	}
-	if err := staged.setEngine(cfg); err != nil {
+	if err := staged.setEngine(engine); err != nil {
 		return r, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -106,7 +111,7 @@ func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restor
 // place makes the data directory a link to the volume, if one is wanted, once there is
 // a backup to fill it with.
 func (cfg RestoreConfig) place(ctx context.Context, backup io.Reader) (io.Reader, error) {
-	if cfg.EngineName == "" && cfg.Volume == "" {
+	if cfg.Volume == "" {
 		return backup, nil
 	}
 	if err := checkVolume(cfg.EngineName, cfg.Volume); err != nil {
@@ -119,20 +124,29 @@ func (cfg RestoreConfig) place(ctx context.Context, backup io.Reader) (io.Reader
 	return backup, placeInVolume(ctx, cfg.DataDir, cfg.Volume, header.Domain)
 }
 
-// setEngine has a restored registry run as wanted, or as the one in its place did, or
-// with the default engine: the engine, and a volume of Docker, are the machine's and
-// not the registry's.
-func (l layout) setEngine(cfg RestoreConfig) error {
-	there := site{Engine: cfg.EngineName, Volume: cfg.Volume}
-	if place := (layout{cfg.DataDir}); cfg.EngineName == "" && Initialized(place.dir) {
+// engine is what the restored registry shall run with: what is wanted, or as the one
+// in its place did, or the default. Engine and volume are the machine's and not the
+// registry's.
+func (cfg RestoreConfig) engine(place layout) (wanted site, err error) {
+	var there site
+	if Initialized(place.dir) {
 		store, err := records.Open(place.records())
 		if err != nil {
-			return err
+			return site{}, err
 		}
 		if _, err := store.Get(siteRecord, &there); err != nil {
-			return err
+			return site{}, err
 		}
 	}
+	wanted = site{Engine: cmp.Or(cfg.EngineName, there.Engine), Volume: cfg.Volume}
+	if wanted.Engine == engineDocker {
+		wanted.Volume = cmp.Or(cfg.Volume, there.Volume)
+	}
+	return wanted, checkVolume(wanted.Engine, wanted.Volume)
+}
+
+// setEngine changes the engine and the volume of a registry that nobody runs yet.
+func (l layout) setEngine(wanted site) error {
 	store, err := records.Open(l.records())
 	if err != nil {
 		return err
@@ -142,10 +156,10 @@ func (l layout) setEngine(cfg RestoreConfig) error {
 	if err != nil {
 		return err
 	}
-	if restored.Engine == there.Engine && restored.Volume == there.Volume {
+	if restored.Engine == wanted.Engine && restored.Volume == wanted.Volume {
 		return nil
 	}
-	restored.Engine, restored.Volume = there.Engine, there.Volume
+	restored.Engine, restored.Volume = wanted.Engine, wanted.Volume
 	_, err = store.Put(siteRecord, rev, restored)
 	return err
 }
