@@ -52,8 +52,8 @@ func (r *reader) checkImages(report *Report) error {
 			return refusedf("the link %q leads nowhere: use another backup", e.path)
 		}
 	}
-	if kept := im.files(); len(kept) != len(links) {
-		return refusedf("%d links to images lead nowhere: use another backup", len(links)-len(kept))
+	if kept := im.countLinks(); kept != len(links) {
+		return refusedf("%d links to images lead nowhere: use another backup", len(links)-kept)
 	}
 	return nil
 }
