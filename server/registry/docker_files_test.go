@@ -28,7 +28,9 @@ func TestAnswersAsksWho(t *testing.T) {
 	go func() { ended <- web.Serve(lis) }()
 	t.Cleanup(func() {
 		must(t, web.Shutdown(context.WithoutCancel(t.Context())))
-		<-ended
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	})
 	d := &Docker{cfg: DockerConfig{Root: root, UID: os.Geteuid()}}
 	must(t, d.answers(t.Context(), anyID))
