@@ -241,6 +241,8 @@ func TestDockerReplicaIsLockedDown(t *testing.T) {
 	// The image's own REGISTRY_ variable is gone, and no secret is to be seen.
 	if got := docker(t, "inspect", "--format", "{{json .Config.Env}}", name); strings.Contains(got, s.cfg.HTTPSecret) || strings.Contains(got, "REGISTRY_HTTP_ADDR=") {
 		t.Errorf("the environment is %s", got)
+	} else if limit := fmt.Sprintf(`"GOMEMLIMIT=%d"`, memoryOf(total)/10*9); total > 0 && !strings.Contains(got, limit) {
+		t.Errorf("no %s in the environment %s", limit, got)
 	}
 
 	spy := over(t, e)
