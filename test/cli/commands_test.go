@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -30,7 +31,7 @@ const (
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"start": start, "listening": listening, "terminate": terminate, "interrupt": interrupt, "signal": sendSignal, "exits": exits,
-		"code": code, "waitfor": waitfor, "waitjson": waitjson, "waitlog": waitlog, "freeport": freeport, "capture": capture, "field": field, "json": jsonCheck, "mode": mode, "tty": tty, "oldregistry": oldRegistry, "verifies": verifies,
+		"code": code, "waitfor": waitfor, "waitjson": waitjson, "waitlog": waitlog, "freeport": freeport, "capture": capture, "field": field, "json": jsonCheck, "mode": mode, "tty": tty, "oldregistry": oldRegistry, "verifies": verifies, "volume": volume,
 	}
 }
 
@@ -115,6 +116,21 @@ func freeport(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Check(lis.Close())
 		}
 	}
+}
+
+// volume VAR: sets it to the name of a Docker volume that is gone after the script, if
+// it was made.
+func volume(ts *testscript.TestScript, _ bool, args []string) {
+	name := "tct-" + strings.ToLower(rand.Text()[:10])
+	ts.Setenv(args[0], name)
+	ts.Defer(func() {
+		left, err := exec.Command("docker", "ps", "--all", "--quiet", "--filter", "volume="+name).Output()
+		ts.Check(err)
+		for _, id := range strings.Fields(string(left)) {
+			ts.Check(exec.Command("docker", "rm", "--force", id).Run())
+		}
+		ts.Check(exec.Command("docker", "volume", "rm", "--force", name).Run())
+	})
 }
 
 // capture VAR: sets it to the last stdout.
