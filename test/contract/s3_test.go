@@ -221,7 +221,7 @@ func TestBackupWithImagesInS3(t *testing.T) {
 	fresh.cfg.Registry.Section = []byte(b.section("s3", false))
 	_, err = server.Restore(t.Context(), server.RestoreConfig{DataDir: fresh.cfg.DataDir, Force: true}, bytes.NewReader(tar))
 	must(t, err)
-	fresh.domain, fresh.cfg.RegistryListen = s.domain, s.cfg.RegistryListen
+	fresh.domain, fresh.cfg.RegistryListen, fresh.cfg.Listen = s.domain, s.cfg.RegistryListen, s.cfg.Listen
 	fresh.start()
 	fresh.meet()
 	must(t, fresh.pull("app:v1", image))
