@@ -90,21 +90,7 @@ func adopt(t *testing.T, image string, engine ...string) {
 func (a *adoption) startOld(t *testing.T) {
 	t.Helper()
 	f := a.f
-	a.old = &host{net: f.net, name: "server", addr: f.run.addr(serverAddr), dir: f.run.path("old")}
-	for _, dir := range []string{a.old.certsDir(), a.old.path("client")} {
-		must(t, os.MkdirAll(dir, 0o755))
-	}
-	must(t, os.WriteFile(a.old.path("hosts"), []byte("127.0.0.1 localhost\n"), 0o644))
-	must(t, a.old.startEngine())
-	t.Cleanup(func() {
-		must(t, a.f.server.stop()) // its replicas need the engine to stop
-		if ids, err := a.old.docker("ps", "--all", "--quiet"); err == nil && strings.TrimSpace(ids) != "" {
-			_, err = a.old.docker(append([]string{"rm", "--force"}, strings.Fields(ids)...)...)
-			must(t, err)
-		}
-		must(t, a.old.stopEngine())
-	})
-	images.Load(t, a.old.socket(), a.image)
+	a.old = f.serverEngine(t, a.image)
 	_, err := a.old.docker("volume", "create", oldVolume)
 	must(t, err)
 	a.volume, err = a.old.docker("volume", "inspect", "--format", "{{.Mountpoint}}", oldVolume)
@@ -142,9 +128,6 @@ func (a *adoption) trustByHand(t *testing.T) {
 // printedStep is a line of what init says about the switch-over.
 var printedStep = regexp.MustCompile(`(?m)^  \d+\. (docker .*)$`)
 
-// dockerHost is the environment that leads to the engine of the server's machine.
-func (a *adoption) dockerHost() []string { return []string{"DOCKER_HOST=" + a.old.socket()} }
-
 // takeOver runs init while the old registry serves, and returns the commands that it
 // prints for the old one.
 func (a *adoption) takeOver(t *testing.T) []string {
@@ -154,7 +137,7 @@ func (a *adoption) takeOver(t *testing.T) []string {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	argv := []string{"sh", "-c", `exec "$@" 2>&1`, "sh", a.f.run.path("bin", "trustcast"), "init", "--domain", domain, "--adopt", "volume:" + oldVolume, "--data-dir", s.dataDir}
-	out, err := a.f.run.output(ctx, a.dockerHost(), "", append(argv, a.engine...)...)
+	out, err := a.f.run.output(ctx, a.old.dockerHost(), "", append(argv, a.engine...)...)
 	must(t, err)
 	t.Logf("init:\n%s", out)
 	var steps []string
@@ -181,7 +164,7 @@ func (a *adoption) switchOver(t *testing.T, steps []string, e *excuses) time.Dur
 	if len(args) > 0 {
 		args = append(slices.Clone(args), "--registry-image", a.image)
 	}
-	must(t, a.f.server.start("trustcast", a.dockerHost(), args...))
+	must(t, a.f.server.start("trustcast", a.old.dockerHost(), args...))
 	end()
 	away := time.Since(from)
 	st, err := a.f.server.status()
