@@ -37,6 +37,7 @@ func TestContainers(t *testing.T) {
 	}
 	begin := time.Now()
 	c := newComposed(t)
+	t.Logf("docker-compose %s", strings.TrimSpace(c.line(t, c.registry, "docker-compose version --short")))
 	steps := []struct {
 		name string
 		do   func(*testing.T)
@@ -49,6 +50,7 @@ func TestContainers(t *testing.T) {
 		{"a container is replaced", c.testReplaced},
 		{"certs.d is made anew", c.testMovedDirectory},
 		{"nothing is left", c.testTakeAway},
+		{"the registry runs in containers of its own, and nothing is left", c.testOwnContainers},
 	}
 	for _, s := range steps {
 		if !t.Run(s.name, s.do) {
@@ -277,6 +279,12 @@ func (c *composed) testTakeAway(t *testing.T) {
 	if entries := directory(c.other.certsDir()); entries != "0 entries" {
 		t.Errorf("certs.d of %s after leaving: %s", c.other.name, entries)
 	}
+	c.nothingLeft(t)
+}
+
+// nothingLeft wants no container, volume or network on any engine.
+func (c *composed) nothingLeft(t *testing.T) {
+	t.Helper()
 	for _, h := range c.fleet.hosts {
 		left := c.line(t, h, "docker ps -aq; docker volume ls -q; docker network ls -q --filter type=custom")
 		if left != "" {
