@@ -26,6 +26,13 @@ const (
 	oldName    = "registry"
 	// ourFile is where an agent installs beside a ca.crt that it did not write.
 	ourFile = "trustcast-ca.crt"
+	// awayLimit is ten times what the switch-over takes on a busy machine: the old
+	// registry ends at SIGTERM, the new one is ready within a second. Docker would kill
+	// one that did not end after ten seconds.
+	awayLimit = 5 * time.Second
+	// pullLeast is what a pull takes that meets nobody: two starts of the client. More
+	// such pulls than fit into the switch-over have failed for something else.
+	pullLeast = 50 * time.Millisecond
 )
 
 // adoption is a plain registry that becomes ours.
@@ -82,6 +89,7 @@ func adopt(t *testing.T, image string, engine ...string) {
 	loops.waitMore(t, 3)
 	pulls := loops.end(t, &a.f.sum)
 	a.without(t)
+	a.excusedLittle(t, away, loops.excused["switch-over"])
 	t.Logf("adoption %v: pulls attempted %d, failed %d; nobody answered for %v at the switch-over, pulls that met nobody: %d; %v in all",
 		engine, pulls, len(loops.failed()), away.Round(time.Millisecond), loops.excused["switch-over"], time.Since(begin).Round(time.Second))
 }
@@ -173,6 +181,18 @@ func (a *adoption) switchOver(t *testing.T, steps []string, e *excuses) time.Dur
 		t.Errorf("generation %s on the first day", st.Generation)
 	}
 	return away
+}
+
+// excusedLittle wants the switch-over to be short, and no more pulls to be excused than
+// can have met nobody meanwhile: one under way on each host, and then one after the other.
+func (a *adoption) excusedLittle(t *testing.T, away time.Duration, excused int) {
+	t.Helper()
+	if away > awayLimit {
+		t.Errorf("nobody answered for %v at the switch-over, want %v at most", away, awayLimit)
+	}
+	if most := len(a.f.hosts) * (1 + int(away/pullLeast)); excused > most {
+		t.Errorf("%d pulls met nobody within %v, want %d at most", excused, away, most)
+	}
 }
 
 // join starts the agents; the file that was copied by hand stays as it is.
