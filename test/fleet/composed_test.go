@@ -23,6 +23,8 @@ const engineOverridden = overridden + `    volumes:
 // its head says: the server makes the registry's containers through the socket.
 func (c *composed) testOwnContainers(t *testing.T) {
 	h := c.registry
+	// Of the registry that was destroyed before this machine's agent left.
+	must(t, os.RemoveAll(filepath.Join(h.certsDir(), howToRegistry)))
 	image := images.Registry(t)
 	images.Load(t, h.socket(), image)
 	c.line(t, h, "docker tag "+image+" registry:3") // what the file asks for
