@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -263,8 +265,9 @@ func (c *composed) testMovedDirectory(t *testing.T) {
 	h := c.other
 	want, err := os.ReadFile(filepath.Join(h.certsDir(), howToRegistry, "ca.crt"))
 	must(t, err)
-	must(t, os.Rename(h.certsDir(), h.certsDir()+".old"))
-	must(t, os.Mkdir(h.certsDir(), 0o755))
+	// At one moment: an agent that saw no certs.d would make it, and remove it at leave.
+	must(t, os.Mkdir(h.certsDir()+".old", 0o755))
+	must(t, unix.Renameat2(unix.AT_FDCWD, h.certsDir(), unix.AT_FDCWD, h.certsDir()+".old", unix.RENAME_EXCHANGE))
 	must(t, until(time.Minute, "the CA in the new certs.d", func() (bool, string) {
 		have, err := os.ReadFile(filepath.Join(h.certsDir(), howToRegistry, "ca.crt"))
 		return slices.Equal(have, want), fmt.Sprint(err)
