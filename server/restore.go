@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,9 @@ type RestoreConfig struct {
 	DataDir string
 	// Force replaces what is there. Images stay when the backup has none.
 	Force bool
+	// EngineName and Volume as InitConfig has them: DataDir becomes a link to the
+	// volume, which is made if missing. Default: those of the registry in its place.
+	EngineName, Volume string
 }
 
 // Restoration is what a Restore did, for review.
@@ -45,8 +49,12 @@ type Restoration struct {
 // may lead its fleet again (see Restored) and puts it into the place of the old
 // data. Until that last step an error, and a kill, changes nothing; a kill during it
 // is finished by whoever opens the directory next. It refuses a directory that is
-// not empty, unless forced, and one that a server uses.
+// not empty, unless forced, and one that a server uses. Of a volume that it made an
+// error leaves it, empty.
 func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restoration, err error) {
+	if backup, err = cfg.place(ctx, backup); err != nil {
+		return r, err
+	}
 	staging, err := archive.Stage(cfg.DataDir)
 	if err != nil {
 		return r, err
@@ -68,6 +76,10 @@ func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restor
 	if err := staging.Check(); err != nil {
 		return r, err
 	}
+	engine, err := cfg.engine(l)
+	if err != nil {
+		return r, err
+	}
 	header, report, err := archive.Unpack(ctx, backup, staging.Dir())
 	if err != nil {
 		return r, err
@@ -80,7 +92,7 @@ func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restor
 	if err := staged.renew(header, report, &r); err != nil {
 		return r, err
 	}
-	if err := staged.keepEngine(layout{cfg.DataDir}); err != nil {
+	if err := staged.setEngine(engine); err != nil {
 		return r, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -96,20 +108,45 @@ func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restor
 	return r, staging.Commit()
 }
 
-// keepEngine has a restored registry run as the one in its place did, or with the
-// default engine: the engine, and a volume of Docker, are the machine's and not the
+// place makes the data directory a link to the volume, if one is wanted, once there is
+// a backup to fill it with.
+func (cfg RestoreConfig) place(ctx context.Context, backup io.Reader) (io.Reader, error) {
+	if cfg.Volume == "" {
+		return backup, nil
+	}
+	if err := checkVolume(cfg.EngineName, cfg.Volume); err != nil {
+		return nil, err
+	}
+	header, backup, err := archive.Peek(backup)
+	if err != nil {
+		return nil, err
+	}
+	return backup, placeInVolume(ctx, cfg.DataDir, cfg.Volume, header.Domain)
+}
+
+// engine is what the restored registry shall run with: what is wanted, or as the one
+// in its place did, or the default. Engine and volume are the machine's and not the
 // registry's.
-func (l layout) keepEngine(place layout) error {
+func (cfg RestoreConfig) engine(place layout) (wanted site, err error) {
 	var there site
 	if Initialized(place.dir) {
 		store, err := records.Open(place.records())
 		if err != nil {
-			return err
+			return site{}, err
 		}
 		if _, err := store.Get(siteRecord, &there); err != nil {
-			return err
+			return site{}, err
 		}
 	}
+	wanted = site{Engine: cmp.Or(cfg.EngineName, there.Engine), Volume: cfg.Volume}
+	if wanted.Engine == engineDocker {
+		wanted.Volume = cmp.Or(cfg.Volume, there.Volume)
+	}
+	return wanted, checkVolume(wanted.Engine, wanted.Volume)
+}
+
+// setEngine changes the engine and the volume of a registry that nobody runs yet.
+func (l layout) setEngine(wanted site) error {
 	store, err := records.Open(l.records())
 	if err != nil {
 		return err
@@ -119,10 +156,10 @@ func (l layout) keepEngine(place layout) error {
 	if err != nil {
 		return err
 	}
-	if restored.Engine == there.Engine && restored.Volume == there.Volume {
+	if restored.Engine == wanted.Engine && restored.Volume == wanted.Volume {
 		return nil
 	}
-	restored.Engine, restored.Volume = there.Engine, there.Volume
+	restored.Engine, restored.Volume = wanted.Engine, wanted.Volume
 	_, err = store.Put(siteRecord, rev, restored)
 	return err
 }

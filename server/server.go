@@ -156,7 +156,10 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 	if err := n.checkDomain(); err != nil {
 		return nil, err
 	}
-	if n.users, err = users.Open(n.store, l.htpasswd()); err != nil {
+	switch n.users, err = users.Open(n.store, l.htpasswd()); {
+	case errors.Is(err, users.ErrCopy): // nobody signs in by it
+		n.log.Warn("the copy of the users in auth/htpasswd is not written", "err", err)
+	case err != nil:
 		return nil, err
 	}
 	keys, err := records.OpenKeys(l.keys())

@@ -14,6 +14,7 @@ import (
 
 	"github.com/trustcast/trustcast/internal/cli"
 	"github.com/trustcast/trustcast/internal/durable"
+	"github.com/trustcast/trustcast/internal/peer"
 	"github.com/trustcast/trustcast/internal/sealed"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 	"github.com/trustcast/trustcast/server"
@@ -119,7 +120,7 @@ func (a *app) fetchBackup(ctx context.Context, f backupFlags, out io.Writer) err
 	defer bar.end()
 	client, closeConn, err := a.dial(ctx)
 	if err != nil {
-		if !server.Initialized(a.dataDir) || ctx.Err() != nil {
+		if other, _ := errors.AsType[*peer.OtherError](err); other != nil || !server.Initialized(a.dataDir) || ctx.Err() != nil {
 			return err
 		}
 		return server.BackUp(ctx, server.BackupConfig{DataDir: a.dataDir, WithoutImages: f.withoutImages, Version: version, Progress: bar.show}, out)

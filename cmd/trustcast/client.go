@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/trustcast/trustcast/internal/cli"
+	"github.com/trustcast/trustcast/internal/peer"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
@@ -28,7 +30,7 @@ const largestAnswer = 256 << 20
 func (a *app) dial(ctx context.Context) (client pb.AdminServiceClient, closeConn func(), err error) {
 	socket := filepath.Join(a.dataDir, "state", "admin.sock")
 	dialer := func(ctx context.Context, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
+		return peer.Dial(ctx, socket, 0, os.Geteuid()) // calls carry passwords and tokens
 	}
 	probe, err := dialer(ctx, "")
 	if err != nil {
@@ -104,6 +106,9 @@ func said(err error) error {
 
 // unreachable says why no server answers in dir, and what to do.
 func unreachable(dir string, err error) error {
+	if other, ok := errors.AsType[*peer.OtherError](err); ok {
+		return cli.Errorf(cli.Unreachable, "uid %d answers in %s, who is neither root nor you: nothing was sent (%w). If the server runs as that user, become it, for example with 'sudo -u #%d'", other.UID, dir, err, other.UID)
+	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return cli.Errorf(cli.Unreachable, "no permission to reach the server in %s: its socket is for the user that runs it; become that user, for example with sudo", dir)

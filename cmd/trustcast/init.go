@@ -37,6 +37,9 @@ func (f *initFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.passwordStdin, "password-stdin", false, "read that user's password from standard input")
 	flags.Var(&f.caLife, "ca-life", "life of a registry CA, replaced at two thirds (default 365d)")
 	flags.Var(&f.leafLife, "leaf-life", "life of a served certificate, replaced at two thirds (default 30d)")
+	flags.StringVar(&f.adopt, "adopt", "", "take over the data of a plain registry: `DIR|volume:NAME|FILE.tar`")
+	flags.BoolVar(&f.newCA, "new-ca", false, "with --adopt: make a new CA at once; every host fails until it has joined")
+	config.FromCommandLine(flags, "adopt", "new-ca")
 	flags.Var(&f.controlLife, "control-life", "life of the CA behind server's and hosts' identities, re-issued with the same key at half (default 3650d)")
 }
 
@@ -52,9 +55,6 @@ func (a *app) initCommand() *cobra.Command {
 	}
 	var f initFlags
 	f.add(c.Flags())
-	c.Flags().StringVar(&f.adopt, "adopt", "", "take over the data of a plain registry: `DIR|volume:NAME|FILE.tar`")
-	c.Flags().BoolVar(&f.newCA, "new-ca", false, "with --adopt: make a new CA at once; every host fails until it has joined")
-	config.FromCommandLine(c.Flags(), "adopt", "new-ca")
 	out := output(c.Flags())
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		result, err := a.create(c.Context(), f)
@@ -68,7 +68,7 @@ func (a *app) initCommand() *cobra.Command {
 			return err
 		}
 		if result.Adopted != nil {
-			a.sayAdopted(result)
+			a.sayAdopted(result.Adopted)
 			return nil
 		}
 		a.say("Next: %s", a.hint("server"))

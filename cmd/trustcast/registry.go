@@ -7,7 +7,6 @@ import (
 	"math"
 	"strconv"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/trustcast/trustcast/internal/cli"
 	"github.com/trustcast/trustcast/internal/config"
+	"github.com/trustcast/trustcast/internal/printable"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
@@ -234,18 +234,10 @@ func (a *app) registryLogs() *cobra.Command {
 	return c
 }
 
-// harmless keeps a replica's words from acting on a terminal.
-func harmless(r rune) rune {
-	if unicode.IsControl(r) && r != '\t' {
-		return '?'
-	}
-	return r
-}
-
 // printLog puts the replica's name before each line.
 func (a *app) printLog(r *pb.RegistryLogsResponse) error {
 	for line := range bytes.Lines(r.GetText()) {
-		if _, err := fmt.Fprintf(a.stdout, "%s  %s\n", r.GetReplica(), bytes.Map(harmless, bytes.TrimRight(line, "\r\n"))); err != nil {
+		if _, err := fmt.Fprintf(a.stdout, "%s  %s\n", r.GetReplica(), bytes.Map(printable.Rune, bytes.TrimRight(line, "\r\n"))); err != nil {
 			return err
 		}
 	}

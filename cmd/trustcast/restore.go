@@ -22,6 +22,8 @@ import (
 // restoreFlags are the flags of `trustcast restore`.
 type restoreFlags struct {
 	force      bool
+	engine     choice
+	volume     string
 	identities []string
 	out        *choice
 }
@@ -32,12 +34,16 @@ func (a *app) restore() *cobra.Command {
 		Short: "Put a backup into an empty data directory, or with --force in the place of another",
 		Long: "Put a backup into a data directory. It is unpacked beside what is there and checked in full first: until then, and on any error, nothing is changed, and it may be interrupted at any moment. No server may run on the directory.\n\n" +
 			"With --force it replaces what is there, images that were pushed after the backup included; a backup made --without-images leaves the images that are there. Both old and new data need room until it is done.\n\n" +
+			"On a new machine with the docker engine, --engine docker --volume NAME makes the volume, and --data-dir a link to it; after an error an empty volume may be left, which the next try fills.\n\n" +
 			"Afterwards the server leads its fleet again: its generation is above whatever hosts have, join tokens are revoked, the gossip key is another one, and the registry serves nobody until every present host has the restored CA ('trustcast ca serve-now' does not wait). Hosts that joined after the backup are known again when they connect; check the lists of hosts and users, since who was removed after the backup is back.",
-		Example: "  trustcast restore registry.tar\n  trustcast restore --identity key.txt registry.tar.age\n  ssh store cat registry.tar | trustcast restore -",
+		Example: "  trustcast restore registry.tar\n  trustcast restore --identity key.txt registry.tar.age\n  trustcast restore --engine docker --volume registry registry.tar\n  ssh store cat registry.tar | trustcast restore -",
 		Args:    names("a FILE, or - for standard input"),
 	}
 	var f restoreFlags
 	c.Flags().BoolVar(&f.force, "force", false, "replace what is in the data directory")
+	f.engine = choice{allowed: []string{"embedded", "docker"}}
+	c.Flags().Var(&f.engine, "engine", "what runs the restored registry (default that of the registry in its place, else embedded)")
+	c.Flags().StringVar(&f.volume, "volume", "", "Docker's `VOLUME` that takes all data, made if it is missing; with --engine docker")
 	c.Flags().StringArrayVar(&f.identities, "identity", nil, "a `FILE` with the secret key of an encrypted backup (age's, or an SSH key); may be repeated")
 	f.out = output(c.Flags())
 	config.FromCommandLine(c.Flags(), "force")
@@ -67,7 +73,7 @@ func (a *app) restoreFrom(ctx context.Context, f restoreFlags, source string) er
 	case !encrypted && len(f.identities) > 0:
 		a.say("The backup is not encrypted; --identity is not needed.")
 	}
-	r, err := server.Restore(ctx, server.RestoreConfig{DataDir: a.dataDir, Force: f.force}, plain)
+	r, err := server.Restore(ctx, server.RestoreConfig{DataDir: a.dataDir, Force: f.force, EngineName: f.engine.value, Volume: f.volume}, plain)
 	bar.end()
 	switch {
 	case err != nil && ctx.Err() != nil:

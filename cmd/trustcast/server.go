@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/trustcast/trustcast/internal/cli"
 	"github.com/trustcast/trustcast/server"
 )
 
@@ -53,7 +55,7 @@ func (a *app) server() *cobra.Command {
 		Short: "Run the registry, own its CA, look after the fleet",
 		Long: "Run the registry that 'trustcast init' created in the data directory. SIGTERM or Ctrl-C ends it gracefully.\n\n" +
 			"Ports: 5000 registry, 7443 agents (gRPC), 7947 gossip (TCP and UDP), 127.0.0.1:7480 health and metrics.",
-		Example: "  trustcast server\n  trustcast server --init --domain registry.example.com --user ci   # create it first, in one line",
+		Example: "  trustcast server\n  trustcast server --init --domain registry.example.com --user ci   # create it first, in one line\n  trustcast server --init --domain registry.example.com --adopt /srv/registry   # or take a plain one over",
 		Args:    names(),
 	}
 	var f serverFlags
@@ -62,6 +64,9 @@ func (a *app) server() *cobra.Command {
 		settings, err := a.settings(c.Flags(), a.origins, f.registryParameters(a))
 		if err != nil {
 			return err
+		}
+		if (f.adopt != "" || f.newCA) && !f.init {
+			return cli.Errorf(cli.Usage, "--adopt and --new-ca are for a registry that is made: add --init, or leave them out")
 		}
 		if f.init {
 			if err := a.createOnce(c.Context(), f.initFlags); err != nil {
@@ -85,7 +90,14 @@ func (a *app) createOnce(ctx context.Context, f initFlags) error {
 	if err != nil {
 		return err
 	}
-	return a.printCreated(result)
+	if err := a.printCreated(result); err != nil || result.Adopted == nil {
+		return err
+	}
+	a.sayTaken(result.Adopted)
+	if running := strings.Join(result.Adopted.Running, " "); running != "" {
+		return cli.Errorf(cli.Failed, "the registry is taken over and not served yet, since containers still use its data: run `docker update --restart=no %s` and `docker stop %s`, then repeat the command", running, running)
+	}
+	return nil
 }
 
 func (f *serverFlags) config(a *app) server.Config {

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -212,7 +213,13 @@ func TestDockerReplicaIsLockedDown(t *testing.T) {
 	d := s.engine(t)
 	e := open(t, d)
 	name := d.containerName(e.ID)
+	total, err := strconv.ParseInt(docker(t, "info", "--format", "{{.MemTotal}}"), 10, 64)
+	must(t, err)
+	if limited := docker(t, "info", "--format", "{{.MemoryLimit}}") == "true"; !limited {
+		total = 0
+	}
 	for format, want := range map[string]string{
+		"{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}} {{.HostConfig.OomScoreAdj}}": fmt.Sprintf("%d %d 500", total/2>>26<<26, maxPIDs),
 		"{{.HostConfig.NetworkMode}}":                                              "none",
 		"{{.HostConfig.ReadonlyRootfs}}":                                           "true",
 		"{{.HostConfig.CapDrop}} {{.HostConfig.CapAdd}}":                           "[ALL] []",
@@ -234,6 +241,8 @@ func TestDockerReplicaIsLockedDown(t *testing.T) {
 	// The image's own REGISTRY_ variable is gone, and no secret is to be seen.
 	if got := docker(t, "inspect", "--format", "{{json .Config.Env}}", name); strings.Contains(got, s.cfg.HTTPSecret) || strings.Contains(got, "REGISTRY_HTTP_ADDR=") {
 		t.Errorf("the environment is %s", got)
+	} else if limit := fmt.Sprintf(`"GOMEMLIMIT=%d"`, memoryOf(total)/10*9); total > 0 && !strings.Contains(got, limit) {
+		t.Errorf("no %s in the environment %s", limit, got)
 	}
 
 	spy := over(t, e)
@@ -469,7 +478,6 @@ func TestDockerConfigMistakes(t *testing.T) {
 		change func(*DockerConfig)
 		want   []string
 	}{
-		"no engine":        {func(c *DockerConfig) { c.Host = "unix:///nowhere/docker.sock" }, []string{"/nowhere/docker.sock", "DOCKER_HOST"}},
 		"no volume":        {func(c *DockerConfig) { c.Volume += "-missing" }, []string{s.cfg.Volume + "-missing", "trustcast init --domain " + s.cfg.Domain + " --engine docker --volume"}},
 		"another root":     {func(c *DockerConfig) { c.Root = "/usr" }, []string{"--data-dir " + s.cfg.Root, "docker run --volume " + s.cfg.Volume + ":/usr", "docker volume create"}},
 		"a long path":      {func(c *DockerConfig) { c.Root = long }, []string{"107", "shorter name"}},

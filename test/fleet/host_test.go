@@ -65,11 +65,13 @@ func (h *host) socket() string   { return "unix://" + h.path("docker.sock") }
 func (h *host) startEngine() error {
 	run := h.net.run
 	// Plain exec after the mounts, so that the process is dockerd itself. A
-	// system containerd is hidden: dockerd would share it if it saw it.
+	// system containerd is hidden: dockerd would share it if it saw it. What hides
+	// it has the sockets of containers, which the engine's next life looks for.
 	script := `set -e
 mount --bind "$1/etc-docker" /etc/docker
 mount --bind "$1/hosts" /etc/hosts
-if [ -d /run/containerd ]; then mount -t tmpfs none /run/containerd; fi
+mkdir -p "$1/run-containerd"
+if [ -d /run/containerd ]; then mount --bind "$1/run-containerd" /run/containerd; fi
 shift; exec "$@"`
 	argv := []string{
 		"nsenter", "--net=/run/netns/" + h.net.namespace(h.name),
