@@ -12,6 +12,7 @@ import (
 	"github.com/trustcast/trustcast/internal/durable"
 	"github.com/trustcast/trustcast/server/edge"
 	"github.com/trustcast/trustcast/server/registry"
+	"github.com/trustcast/trustcast/server/registry/direct"
 	"github.com/trustcast/trustcast/server/registry/parameters"
 )
 
@@ -61,7 +62,7 @@ func (n *node) openEmbedded(ctx context.Context, secret string, cfg *registry.Co
 	if err != nil {
 		return err
 	}
-	n.storage = elsewhere(given)
+	n.storage, n.direct = elsewhere(given), direct.New(n.layout.dir, given)
 	e, err := registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: n.layout.dir, HTTPSecret: secret, Parameters: given, Log: n.log})
 	if err != nil {
 		return err
@@ -93,7 +94,7 @@ func (n *node) openDocker(ctx context.Context, secret string, cfg *registry.Conf
 	if err != nil {
 		return err
 	}
-	n.storage = elsewhere(given)
+	n.storage, n.direct = elsewhere(given), direct.New(n.layout.dir, given)
 	d, err := registry.NewDocker(ctx, registry.DockerConfig{
 		Domain: n.names[0].String(), Fleet: n.identity.FleetID(),
 		Volume: n.cfg.Volume, Root: n.layout.dir, Image: n.cfg.Image, Network: n.cfg.Network,

@@ -82,6 +82,7 @@ func (n *node) close() {
 			_ = lis.Close()
 		}
 	}
+	_ = n.direct.Close() // nothing was written
 }
 
 func (n *node) logListening() {

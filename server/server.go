@@ -30,6 +30,7 @@ import (
 	"github.com/trustcast/trustcast/server/identity"
 	"github.com/trustcast/trustcast/server/records"
 	"github.com/trustcast/trustcast/server/registry"
+	"github.com/trustcast/trustcast/server/registry/direct"
 	"github.com/trustcast/trustcast/server/users"
 )
 
@@ -67,6 +68,7 @@ type node struct {
 	users     *users.Users
 	edge      *edge.Edge
 	registry  *registry.Registry
+	direct    *direct.Reads  // nil: the engine answers everything
 	storage   string         // what keeps the images, when that is not the data directory
 	gossip    *gossip.Member // nil when off
 
@@ -173,6 +175,7 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 		HoldLimit: cfg.HoldLimit,
 		Free:      edge.FreeIn(l.dir), MinFree: cfg.minFree(),
 		Failed: func(string, error) { n.registry.Nudge() },
+		Direct: func(w http.ResponseWriter, r *http.Request) bool { return n.direct.Answer(w, r) },
 		Log:    n.log, Registerer: n.metrics,
 	})
 	if err := n.openRegistry(ctx); err != nil {
