@@ -130,6 +130,12 @@ func Secret(store *records.Store) (string, error) {
 	return rec.Secret, err
 }
 
+// Chosen returns what the operator of a registry that does not run chose last.
+func Chosen(store *records.Store) (State, error) {
+	rec, _, err := read(store)
+	return rec.State, err
+}
+
 func read(store *records.Store) (record, uint64, error) {
 	var rec record
 	rev, err := store.Get(recordName, &rec)
