@@ -3,10 +3,13 @@ package registry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/trustcast/trustcast/server/records"
 	"github.com/trustcast/trustcast/test/images"
@@ -99,4 +102,18 @@ func overDocker(t *testing.T, stand *stand) *site {
 		s.end()
 	})
 	return s
+}
+
+// What stays wrong is said again now and then, and not at each try.
+func TestAProblemIsSaidAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		r := &Registry{cfg: Config{Log: slog.New(slog.NewTextHandler(&log, nil))}}
+		for began := time.Now(); time.Since(began) < 2*tellEvery+time.Minute; time.Sleep(retryMost) {
+			r.setProblem(errors.New("no image"))
+		}
+		if n := strings.Count(log.String(), "no image"); n != 3 {
+			t.Errorf("said %d times, want 3:\n%s", n, &log)
+		}
+	})
 }
