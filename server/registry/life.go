@@ -272,7 +272,7 @@ func (r *Registry) setProblem(err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if text != "" && (r.problem != text || time.Since(r.told) > tellEvery) {
+	if text != "" && (r.problem != text || time.Since(r.told) >= tellEvery) {
 		r.told = time.Now()
 		r.cfg.Log.Warn("the registry's engine is not as it should be", "err", text)
 	}
