@@ -122,7 +122,7 @@ func (r *reader) unreadable(err error, first bool) error {
 	case errors.Is(err, tar.ErrHeader):
 		return refusedf("it is damaged after %d files: use another backup", len(r.entries))
 	case errors.Is(err, io.ErrUnexpectedEOF) && first:
-		return refusedf("it is no backup, or the first bytes of one: give a file that `trustcast backup` wrote")
+		return refusedf("it is no backup, or it is cut off after 0 files: use another backup, a file that `trustcast backup` wrote")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return refusedf("it is cut off after %d files: use another backup", len(r.entries))
 	}
