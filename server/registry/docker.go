@@ -195,6 +195,7 @@ func (d *Docker) Found(ctx context.Context, ref string) ([]Endpoint, error) {
 	var found []Endpoint
 	for _, c := range all {
 		id := c.Labels[replicaLabel]
+		// Nor does one that is configured otherwise serve on: it may keep what is pushed elsewhere.
 		right := mine && c.State == container.StateRunning && c.Labels[specLabel] == spec
 		if right && d.answers(ctx, id) == nil {
 			// Without the image, its name must do.
