@@ -286,6 +286,7 @@ func (n *node) run(ctx context.Context) error {
 	n.logListening()
 	g.Go(func() error {
 		<-ctx.Done()
+		n.log.Info("stopping: requests in flight end first", "why", context.Cause(ctx))
 		close(n.stopping) // streams end, then the servers can stop gracefully
 		var stopped sync.WaitGroup
 		for _, s := range []*grpc.Server{agents, admin} {

@@ -212,7 +212,7 @@ func TestRestoreRefuses(t *testing.T) {
 			t.Errorf("%s: before\n%safter\n%s", what, before, after)
 		}
 	}
-	refuses("a running server", "another trustcast server uses", s.dir, true, data)
+	refuses("a running server", "stop it first, restore, then start it again", s.dir, true, data)
 	s.stop()
 	refuses("not empty", "is not empty", s.dir, false, data)
 	refuses("cut off", "cut off", s.dir, true, data[:len(data)/2])

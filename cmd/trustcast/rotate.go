@@ -146,7 +146,10 @@ func (a *app) follow(ctx context.Context, r *pb.RotateCAResponse, f rotateFlags,
 		now := s.GetRotation()
 		return now.GetNumber() > r.GetRotation() || now.GetNumber() == r.GetRotation() && now.GetPhase() == phaseIdle
 	}
-	last, err := a.watch(ctx, func(s *pb.Status) { view.show(p, p.update(s, time.Since(began)), s) }, over)
+	last, err := a.watch(ctx, func(s *pb.Status) {
+		elapsed := time.Since(began)
+		view.show(p, append(p.update(s, elapsed), p.waits(s, elapsed)...), s)
+	}, over)
 	view.end()
 	switch {
 	case errors.Is(err, context.Canceled):

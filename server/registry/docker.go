@@ -165,9 +165,10 @@ func (cfg DockerConfig) withDefaults() (DockerConfig, error) {
 // Name returns "docker".
 func (d *Docker) Name() string { return "docker" }
 
-// Found adopts replicas of an earlier life that run, answer and are what Open would
-// start. All other replicas of this domain and fleet are removed, and files of
-// replicas that are gone. Containers without our labels are left alone.
+// Found adopts replicas of an earlier life that run, answer and are configured as Open
+// would do it; those of another image are outdated. All other replicas of this domain
+// and fleet are removed, and files of replicas that are gone. Containers without our
+// labels are left alone.
 func (d *Docker) Found(ctx context.Context, ref string) ([]Endpoint, error) {
 	if err := d.check(ctx); err != nil {
 		return nil, err
@@ -196,11 +197,12 @@ func (d *Docker) Found(ctx context.Context, ref string) ([]Endpoint, error) {
 	var found []Endpoint
 	for _, c := range all {
 		id := c.Labels[replicaLabel]
-		// Without the image, its name must do: better an old replica than none.
-		right := mine && c.State == container.StateRunning && c.Labels[specLabel] == spec &&
-			(c.ImageID == image.ID || image.ID == "" && c.Labels[imageLabel] == ref)
+		// Nor does one that is configured otherwise serve on: it may keep what is pushed elsewhere.
+		right := mine && c.State == container.StateRunning && c.Labels[specLabel] == spec
 		if right && d.answers(ctx, id) == nil {
-			found = append(found, Endpoint{ID: id, Socket: d.socket(id), UID: d.cfg.UID, Image: c.Labels[imageLabel], Started: time.Unix(c.Created, 0)})
+			// Without the image, its name must do.
+			current := c.ImageID == image.ID || image.ID == "" && c.Labels[imageLabel] == ref
+			found = append(found, Endpoint{ID: id, Socket: d.socket(id), UID: d.cfg.UID, Image: c.Labels[imageLabel], Started: time.Unix(c.Created, 0), Outdated: !current})
 			continue
 		}
 		d.cfg.Log.Info("a replica of an earlier life is removed", "replica", id, "state", c.State)

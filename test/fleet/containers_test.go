@@ -49,6 +49,7 @@ func TestContainers(t *testing.T) {
 		{"hosts join, push and pull", c.testJoin},
 		{"containers have no privileges", c.testPrivileges},
 		{"a rotation goes through", c.testEveryDay},
+		{"a backup is restored", c.testRestored},
 		{"a container is replaced", c.testReplaced},
 		{"certs.d is made anew", c.testMovedDirectory},
 		{"nothing is left", c.testTakeAway},
@@ -234,6 +235,30 @@ func (c *composed) wantCA(t *testing.T, h *host, want []byte) {
 	if err != nil || !slices.Equal(have, want) {
 		t.Errorf("%s has the CA\n%s(%v), exported was\n%s", h.name, have, err, want)
 	}
+}
+
+// testRestored has the registry as the backup has it: a user of later is gone.
+func (c *composed) testRestored(t *testing.T) {
+	lines := strings.Split(c.blocks["server"][3], "\n")
+	c.line(t, c.registry, lines[0])
+	c.line(t, c.registry, "docker-compose exec -T server /trustcast user add later")
+	info, err := os.Stat(filepath.Join(c.deploy(c.registry), "registry.tar"))
+	must(t, err)
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("others may read the backup: %v", info.Mode())
+	}
+	for _, line := range lines[1:4] {
+		c.line(t, c.registry, line)
+	}
+	must(t, until(time.Minute, lines[4], func() (bool, string) {
+		_, err := c.try(c.registry, lines[4])
+		return err == nil, fmt.Sprint(err)
+	}))
+	c.settle(t)
+	if users := strings.TrimSpace(c.line(t, c.registry, "docker-compose exec -T server /trustcast user ls")); users != "ci" {
+		t.Errorf("users %q after the restore", users)
+	}
+	c.pull(t)
 }
 
 // testReplaced is what a new image does: other containers on the same volumes.
