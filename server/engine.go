@@ -185,7 +185,7 @@ func (n *node) front() registry.Front {
 			}
 			n.edge.Serve(endpoints)
 		},
-		Drain: n.edge.Drain, Quiet: n.edge.Quiet,
+		Drain: n.edge.Drain, Quiet: n.edge.Quiet, Empty: n.edge.Empty,
 		Open: gate(edge.Open), HoldWrites: gate(edge.ReadOnly), Hold: gate(edge.Held), Refuse: gate(edge.Closed),
 	}
 }

@@ -65,7 +65,7 @@ func mayImport(pkg string) []string {
 		return []string{"agent/", "certs", "internal/", "proto/"}
 	case pkg == "server/records":
 		return []string{"internal/durable"}
-	case pkg == "server/registry":
+	case pkg == "server/registry", strings.HasPrefix(pkg, "server/registry/"):
 		return []string{"server/records", "server/registry/", "certs", "internal/", "proto/"}
 	case side == "server":
 		return []string{"server/records", "certs", "internal/", "proto/"}

@@ -56,6 +56,11 @@ func (r *Registry) Stop(ctx context.Context, say func(string)) error {
 			return ctx.Err()
 		}
 	}
+	ctx, cancel = context.WithTimeout(ctx, drainLimit)
+	defer cancel()
+	if err := r.cfg.Front.Empty(ctx); err != nil { // reads that no replica answers
+		return err
+	}
 	say("the registry is stopped")
 	return nil
 }

@@ -53,6 +53,8 @@ type Front struct {
 	Drain func(ctx context.Context, id string) error
 	// Quiet returns when no write is in flight.
 	Quiet func(ctx context.Context) error
+	// Empty returns when no request is in flight, whoever answers it.
+	Empty func(ctx context.Context) error
 	// Open lets all requests pass; HoldWrites lets only reads pass, and Hold none:
 	// the others wait up to a limit. Refuse answers all of them at once.
 	Open, HoldWrites, Hold, Refuse func()

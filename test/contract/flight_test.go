@@ -51,29 +51,45 @@ func (s *site) takeOff(blobDigest string) *flight {
 	f.uploading = s.later(http.MethodPatch, f.at, body, "Content-Type", "application/octet-stream")
 	_, err := half.Write(f.content[:len(f.content)/2])
 	must(s.t, err)
-	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, "https://"+s.domain+"/v2/app/blobs/"+blobDigest, nil)
-	must(s.t, err)
-	req.SetBasicAuth(user, password)
-	f.download, err = s.client.Do(req)
-	must(s.t, err)
-	s.t.Cleanup(func() { _ = f.download.Body.Close() })
+	f.download = s.download(blobDigest)
 	_, err = io.CopyN(&f.got, f.download.Body, 1)
 	must(s.t, err)
 	s.until("an upload and a download are in flight", f.flies)
 	return f
 }
 
-// flies is nil while replicas are at both.
+// download begins one.
+func (s *site) download(digest string) *http.Response {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, "https://"+s.domain+"/v2/app/blobs/"+digest, nil)
+	must(s.t, err)
+	req.SetBasicAuth(user, password)
+	resp, err := s.client.Do(req)
+	must(s.t, err)
+	s.t.Cleanup(func() { _ = resp.Body.Close() })
+	return resp
+}
+
+// flies is nil while a replica is at the upload, and at the download, too, when
+// replicas answer reads; else nobody but its client knows of it.
 func (f *flight) flies() error {
-	n := 0
+	n, want := 0, 1
+	if f.s.throughReplicas() {
+		want = 2
+	}
 	for _, replica := range f.s.registry().GetReplicas() {
 		n += int(replica.GetInFlight())
 	}
-	if n != 2 {
-		return fmt.Errorf("%d requests are in flight", n)
+	if n != want {
+		return fmt.Errorf("replicas are at %d requests, want %d", n, want)
 	}
 	return nil
 }
+
+// readsByReplicas has replicas answer reads, too: they log them then.
+const readsByReplicas = "log: {level: info}"
+
+func (s *site) throughReplicas() bool { return string(s.cfg.Registry.Section) == readsByReplicas }
 
 // land sends and takes the rest; both must be whole. It returns where the upload
 // goes on.
@@ -105,57 +121,93 @@ func (f *flight) uploaded(at string) {
 // Neither a pause nor a stop cuts what is in flight, and nothing new passes
 // meanwhile: a pause lets it wait, up to a limit, and a stop refuses it.
 func TestInFlight(t *testing.T) {
-	each(t, func(t *testing.T, s *site) {
-		content, digest := blob(bigBlob)
-		s.upload("app", content, digest)
+	short := func(_ *server.InitConfig, cfg *server.Config) { cfg.HoldLimit = shortHold }
+	each(t, inFlight, short)
+	t.Run("reads by replicas", func(t *testing.T) {
+		each(t, inFlight, short, func(_ *server.InitConfig, cfg *server.Config) { cfg.Registry.Section = []byte(readsByReplicas) })
+	})
+}
 
-		f := s.takeOff(digest)
-		s.must("pause", "")
-		began := time.Now()
-		for _, waiting := range []<-chan answer{s.later(http.MethodGet, "/v2/", nil), s.later(http.MethodPost, "/v2/app/blobs/uploads/", nil)} {
-			resp := s.answered(waiting, http.StatusServiceUnavailable)
-			if took := time.Since(began); resp.Header.Get("Retry-After") == "" || took < shortHold {
-				t.Errorf("refused after %v, retry after %q", took, resp.Header.Get("Retry-After"))
+func inFlight(t *testing.T, s *site) {
+	content, digest := blob(bigBlob)
+	s.upload("app", content, digest)
+
+	f := s.takeOff(digest)
+	s.must("pause", "")
+	began := time.Now()
+	for _, waiting := range []<-chan answer{s.later(http.MethodGet, "/v2/", nil), s.later(http.MethodPost, "/v2/app/blobs/uploads/", nil)} {
+		resp := s.answered(waiting, http.StatusServiceUnavailable)
+		if took := time.Since(began); resp.Header.Get("Retry-After") == "" || took < shortHold {
+			t.Errorf("refused after %v, retry after %q", took, resp.Header.Get("Retry-After"))
+		}
+	}
+	at := f.land()
+	s.want(http.StatusServiceUnavailable, http.MethodPut, finish(at, f.digest), nil) // the pause goes on
+	s.must("unpause", "")
+	f.uploaded(at)
+
+	f = s.takeOff(digest)
+	stopping := s.stopping()
+	s.until("replicas drain", func() error {
+		for _, replica := range s.registry().GetReplicas() {
+			if replica.GetState() != "draining" {
+				return errText(replica.GetState())
 			}
 		}
-		at := f.land()
-		s.want(http.StatusServiceUnavailable, http.MethodPut, finish(at, f.digest), nil) // the pause goes on
-		s.must("unpause", "")
-		f.uploaded(at)
+		return nil
+	})
+	select {
+	case err := <-stopping:
+		t.Fatalf("the stop ended with requests in flight: %v", err)
+	default:
+	}
+	at = f.land()
+	must(t, <-stopping)
+	s.stopped()
+	s.must("start", "")
+	f.uploaded(at)
+}
 
-		f = s.takeOff(digest)
-		stopping := make(chan error, 1)
-		go func() {
-			_, err := s.change("stop", "")
-			stopping <- err
-		}()
-		s.until("requests are refused", func() error {
-			resp, text, err := s.try(http.MethodGet, "/v2/", nil)
-			if err == nil && (resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(text, "stopped")) {
-				err = errText(resp.Status + " " + text)
-			}
-			return err
-		})
-		s.until("replicas drain", func() error {
-			for _, replica := range s.registry().GetReplicas() {
-				if replica.GetState() != "draining" {
-					return errText(replica.GetState())
-				}
-			}
-			return nil
-		})
-		select {
-		case err := <-stopping:
-			t.Errorf("the stop ended with requests in flight: %v", err)
-			stopping <- err
-		default:
+// stopping begins a stop, and returns when requests are refused.
+func (s *site) stopping() <-chan error {
+	s.t.Helper()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.change("stop", "")
+		ended <- err
+	}()
+	s.until("requests are refused", func() error {
+		resp, text, err := s.try(http.MethodGet, "/v2/", nil)
+		if err == nil && (resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(text, "stopped")) {
+			err = errText(resp.Status + " " + text)
 		}
-		at = f.land()
-		must(t, <-stopping)
-		s.stopped()
-		s.must("start", "")
-		f.uploaded(at)
-	}, func(_ *server.InitConfig, cfg *server.Config) { cfg.HoldLimit = shortHold })
+		return err
+	})
+	return ended
+}
+
+// A stop waits for a download, too, that no replica is at.
+func TestStopWaitsForDownloads(t *testing.T) {
+	s := open(t, "docker")
+	content, digest := blob(bigBlob)
+	s.upload("app", content, digest)
+	resp := s.download(digest)
+	ended := s.stopping()
+	s.until("no replica runs", func() error {
+		if left := s.containers(); len(left) > 0 {
+			return fmt.Errorf("%v run", left)
+		}
+		return nil
+	})
+	select {
+	case err := <-ended:
+		t.Fatalf("the stop ended with a download in flight: %v", err)
+	default:
+	}
+	if got, err := io.ReadAll(resp.Body); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("%d bytes came (%v)", len(got), err)
+	}
+	must(t, <-ended)
 }
 
 // stopped wants a registry without a replica.
