@@ -127,7 +127,7 @@ func checkLives(ca, leaf time.Duration) error {
 	case leaf > 0 && leaf < leastLife:
 		return fmt.Errorf("--leaf-life %s: a certificate lives %s at least, or no host would see it in time", leaf, leastLife)
 	case ca > 0 && leaf > ca:
-		return fmt.Errorf("--leaf-life %s is longer than --ca-life %s, and no certificate outlives its CA: give a shorter one", leaf, ca)
+		return fmt.Errorf("--leaf-life is longer than --ca-life (%s, %s), and no certificate outlives its CA: give a shorter one", roughly(leaf), roughly(ca))
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+	"github.com/trustcast/trustcast/server"
 	"github.com/trustcast/trustcast/test/images"
 )
 
@@ -147,8 +148,16 @@ func TestUpgrade(t *testing.T) {
 		runs(next)
 		must(t, s.pull("app:v1", image))
 		s.end()
+		s.cfg.Settings = []server.Setting{{Key: "registry-image", Value: old, Origin: "flag"}}
 		s.start() // with the old image in its configuration
 		runs(next)
+		s.shows(next, "upgrade")
+		if !strings.Contains(s.logs.String(), "the image of the last upgrade counts") {
+			t.Error("nothing in the log says that the configured image does not count")
+		}
+		if kept, err := server.ReadKept(s.cfg.DataDir, old); err != nil || kept.Upgraded != next || kept.Engine != "docker" || kept.Volume == "" {
+			t.Errorf("kept are %+v (%v), want an upgrade to %s", kept, err, next)
+		}
 		must(t, s.pull("app:v1", image))
 
 		// One that never answers well, one that cannot start, one that is not there: back
@@ -167,8 +176,21 @@ func TestUpgrade(t *testing.T) {
 		s.push("app:v28", 10_000, 1)
 		s.must("upgrade", old)
 		runs(old)
+		s.shows(old, "flag")
 		must(t, s.pull("app:v1", image))
 	})
+}
+
+// shows wants this image and its origin in what the server counts.
+func (s *site) shows(image, origin string) {
+	s.t.Helper()
+	r, err := s.admin.ShowConfig(s.t.Context(), &pb.ShowConfigRequest{})
+	must(s.t, err)
+	for _, shown := range r.GetSettings() {
+		if shown.GetKey() == "registry-image" && (shown.GetValue() != image || shown.GetOrigin() != origin) {
+			s.t.Errorf("%v is shown, want %s by %s", shown, image, origin)
+		}
+	}
 }
 
 // A collection frees what no image needs, and what came lately stays.
