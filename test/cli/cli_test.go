@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -33,6 +34,23 @@ func buildAndRun(m *testing.M) int {
 	}
 	programs = dir
 	return m.Run()
+}
+
+// TestScriptsRunToTheirEnd: testscript's own stop would pass over all that follows.
+func TestScriptsRunToTheirEnd(t *testing.T) {
+	scripts, err := filepath.Glob(filepath.Join("testdata", "*.txtar"))
+	if err != nil || len(scripts) < 20 {
+		t.Fatalf("%d scripts, %v", len(scripts), err)
+	}
+	for _, script := range scripts {
+		text, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if regexp.MustCompile(`(?m)^stop\b`).Match(text) {
+			t.Errorf("%s: 'stop' ends the script as passed; 'end NAME' ends a program", script)
+		}
+	}
 }
 
 func TestScripts(t *testing.T) {

@@ -28,7 +28,7 @@ const (
 
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
-		"start": start, "listening": listening, "stop": stop, "interrupt": interrupt, "signal": sendSignal, "exits": exits,
+		"start": start, "listening": listening, "end": end, "interrupt": interrupt, "signal": sendSignal, "exits": exits,
 		"code": code, "waitfor": waitfor, "waitjson": waitjson, "waitlog": waitlog, "freeport": freeport, "capture": capture, "field": field, "json": jsonCheck, "mode": mode, "tty": tty, "oldregistry": oldRegistry, "volume": volume,
 	}
 }
