@@ -47,7 +47,7 @@ func (a *app) caRotate() *cobra.Command {
 	c.Flags().Uint64Var(&f.rotation, "rotation", 0, "change rotation `NUMBER`, and start none when it is over")
 	f.out = output(c.Flags())
 	config.FromCommandLine(c.Flags(), "skip", "deadline", "dry-run", "compromised", "replace", "rotation")
-	c.PreRunE = func(c *cobra.Command, _ []string) error { return f.check(c.Flags().Changed("rotation")) }
+	c.PreRunE = func(c *cobra.Command, _ []string) error { return f.check(c.Flags().Changed) }
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if f.dryRun {
 			return a.printPlan(c.Context(), f)
@@ -68,10 +68,12 @@ func (a *app) caRotate() *cobra.Command {
 	return c
 }
 
-// check refuses what cannot be meant; numbered: --rotation was given.
-func (f rotateFlags) check(numbered bool) error {
+// check refuses what cannot be meant; given says whether a flag was.
+func (f rotateFlags) check(given func(flag string) bool) error {
+	numbered := given("rotation")
 	switch {
-	case slices.Contains(f.skip, ""):
+	case given("skip") && len(f.skip) == 0, slices.Contains(f.skip, ""): // --skip "$HOST" without a host
+
 		return cli.Errorf(cli.Usage, "--skip names no host; '--skip NAME' passes over one")
 	case numbered && f.rotation == 0:
 		return cli.Errorf(cli.Usage, "--rotation 0: rotations are numbered from 1; leave it out to start one")
