@@ -192,7 +192,7 @@ func TestEachMistake(t *testing.T) {
 	_, bad := config.Lay(flags(), func(name string) string {
 		return map[string]string{"TRUSTCAST_TICK": "never"}[name]
 	}, file)
-	for err, want := range map[error][]string{unknown: {":1: listne: ", ":3: skip: "}, bad: {`TRUSTCAST_TICK="never"`, ":4: init: "}} {
+	for err, want := range map[error][]string{unknown: {":1: listne: ", ":3: skip: "}, bad: {`TRUSTCAST_TICK="never"`, `:4: init: "maybe": give true or false`}} {
 		for _, part := range want {
 			if err == nil || !strings.Contains(err.Error(), part) {
 				t.Errorf("%v\nhas no %s", err, part)

@@ -76,7 +76,7 @@ func lay(flags *pflag.FlagSet, f *pflag.Flag, getenv func(string) string, file *
 	if value := getenv(variable); value != "" {
 		origins[f.Name] = Environment
 		if err := flags.Set(f.Name, value); err != nil {
-			return fmt.Errorf("environment variable %s=%q: %w", variable, value, unwrapped(err))
+			return fmt.Errorf("environment variable %s=%q: %w", variable, value, unwrapped(f, err))
 		}
 		return nil
 	}
@@ -114,14 +114,17 @@ func (f *File) set(flags *pflag.FlagSet, flag *pflag.Flag, k key) error {
 		return f.mistake(k.line, "%s: has no value: give one, or remove the line", k.name)
 	}
 	if err := flags.Set(flag.Name, k.value.Value); err != nil {
-		return f.mistake(k.line, "%s: %q: %w", k.name, k.value.Value, unwrapped(err))
+		return f.mistake(k.line, "%s: %q: %w", k.name, k.value.Value, unwrapped(flag, err))
 	}
 	return nil
 }
 
 // unwrapped is what pflag wraps: "invalid argument … for … flag" repeats what a
-// mistake says already.
-func unwrapped(err error) error {
+// mistake says already, and of a switch it quotes the parser.
+func unwrapped(f *pflag.Flag, err error) error {
+	if f.Value.Type() == "bool" {
+		return errors.New("give true or false")
+	}
 	if e, ok := err.(*pflag.InvalidValueError); ok { //nolint:errorlint // pflag returns just this
 		return e.Unwrap()
 	}
