@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"net"
@@ -161,4 +162,30 @@ func (cfg Config) checkEngine(made bool) error {
 		}
 	}
 	return nil
+}
+
+// Check says what is wrong with the values that Init would be given; it looks at no
+// directory and changes nothing.
+func (cfg InitConfig) Check() error {
+	if err := cfg.adoptVolume(); err != nil {
+		return err
+	}
+	_, _, _, err := cfg.site()
+	return err
+}
+
+// site is what the record will say, with what is parsed of it.
+func (cfg InitConfig) site() (s site, names []certs.Name, subject pkix.Name, err error) {
+	s = site{
+		Domain: cfg.Domain, Aliases: cfg.Aliases, Subject: cfg.Subject, Engine: cfg.EngineName, Volume: cfg.Volume,
+		CALife: cfg.CALife, LeafLife: cfg.LeafLife, ControlLife: cfg.ControlLife,
+	}
+	if names, err = s.names(); err != nil {
+		return s, nil, subject, err
+	}
+	s.Domain = names[0].String()
+	if subject, err = parseSubject(cfg.Subject); err == nil {
+		err = errors.Join(checkFirstUser(cfg), checkVolume(cfg.EngineName, cfg.Volume), checkLives(cfg.CALife, cfg.LeafLife))
+	}
+	return s, names, subject, err
 }

@@ -146,32 +146,6 @@ func Init(ctx context.Context, cfg InitConfig) (InitResult, error) {
 	return result, err
 }
 
-// Check says what is wrong with the values that Init would be given; it looks at no
-// directory and changes nothing.
-func (cfg InitConfig) Check() error {
-	if err := cfg.adoptVolume(); err != nil {
-		return err
-	}
-	_, _, _, err := cfg.site()
-	return err
-}
-
-// site is what the record will say, with what is parsed of it.
-func (cfg InitConfig) site() (s site, names []certs.Name, subject pkix.Name, err error) {
-	s = site{
-		Domain: cfg.Domain, Aliases: cfg.Aliases, Subject: cfg.Subject, Engine: cfg.EngineName, Volume: cfg.Volume,
-		CALife: cfg.CALife, LeafLife: cfg.LeafLife, ControlLife: cfg.ControlLife,
-	}
-	if names, err = s.names(); err != nil {
-		return s, nil, subject, err
-	}
-	s.Domain = names[0].String()
-	if subject, err = parseSubject(cfg.Subject); err == nil {
-		err = errors.Join(checkFirstUser(cfg), checkVolume(cfg.EngineName, cfg.Volume), checkLives(cfg.CALife, cfg.LeafLife))
-	}
-	return s, names, subject, err
-}
-
 func (cfg InitConfig) now() time.Time {
 	if cfg.Now != nil {
 		return cfg.Now()
