@@ -126,6 +126,9 @@ type Config struct {
 	// MinFree is below how many free bytes pushes get 507. Default 1 GiB;
 	// negative: they never do.
 	MinFree int64
+	// HoldLimit is how long a request waits while the registry is paused, or while
+	// no replica answers, before it gets 503. Default: edge.Config's.
+	HoldLimit time.Duration
 	// Engine replaces the one that is named: a registry of the caller's.
 	Engine registry.Engine
 	// Registry are the operator's parameters for the embedded engine. Default: none.

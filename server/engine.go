@@ -12,6 +12,8 @@ import (
 	"github.com/trustcast/trustcast/internal/durable"
 	"github.com/trustcast/trustcast/server/edge"
 	"github.com/trustcast/trustcast/server/registry"
+	"github.com/trustcast/trustcast/server/registry/direct"
+	"github.com/trustcast/trustcast/server/registry/parameters"
 )
 
 // The engines by name.
@@ -49,22 +51,22 @@ func (n *node) openRegistry(ctx context.Context) error {
 }
 
 func (n *node) openEmbedded(ctx context.Context, secret string, cfg *registry.Config) error {
-	settings, err := n.registrySettings()
+	given, err := n.registryParameters()
 	if err != nil {
 		return err
 	}
-	n.storage = elsewhere(settings)
-	e, err := registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: n.layout.dir, HTTPSecret: secret, Settings: settings, Log: n.log})
+	n.storage, n.direct = elsewhere(given), direct.New(n.layout.dir, given)
+	e, err := registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: n.layout.dir, HTTPSecret: secret, Parameters: given, Log: n.log})
 	if err != nil {
 		return err
 	}
 	cfg.Engine = e
-	cfg.Driver, cfg.Purge, cfg.Cache = settings.Driver(n.layout.dir), settings.Purge(), settings.BlobCache()
+	cfg.Driver, cfg.Purge, cfg.Cache = registry.Driver(given, n.layout.dir), given.Purge(), given.BlobCache()
 	return nil
 }
 
 // elsewhere is the storage of images that are not in the data directory.
-func elsewhere(s *registry.Settings) string {
+func elsewhere(s *parameters.Set) string {
 	if driver := s.StorageDriver(); driver != "filesystem" {
 		return driver
 	}
@@ -72,21 +74,21 @@ func elsewhere(s *registry.Settings) string {
 }
 
 func (n *node) openDocker(ctx context.Context, secret string, cfg *registry.Config) error {
-	settings, err := n.registrySettings()
+	given, err := n.registryParameters()
 	if err != nil {
 		return err
 	}
-	n.storage = elsewhere(settings)
+	n.storage, n.direct = elsewhere(given), direct.New(n.layout.dir, given)
 	d, err := registry.NewDocker(ctx, registry.DockerConfig{
 		Domain: n.names[0].String(), Fleet: n.identity.FleetID(),
 		Volume: n.cfg.Volume, Root: n.layout.dir, Image: n.cfg.Image, Network: n.cfg.Network,
-		Settings: settings, HTTPSecret: secret, Log: n.log,
+		Parameters: given, HTTPSecret: secret, Log: n.log,
 	})
 	if err != nil {
 		return err
 	}
 	cfg.Engine, cfg.Image = d, cmp.Or(n.cfg.Image, registry.DefaultImage)
-	cfg.Driver, cfg.Purge, cfg.Cache = settings.Driver(n.layout.dir), settings.Purge(), settings.BlobCache()
+	cfg.Driver, cfg.Purge, cfg.Cache = registry.Driver(given, n.layout.dir), given.Purge(), given.BlobCache()
 	return nil
 }
 

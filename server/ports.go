@@ -79,6 +79,7 @@ func (n *node) close() {
 			_ = lis.Close()
 		}
 	}
+	_ = n.direct.Close() // nothing was written
 }
 
 func (n *node) logListening() {

@@ -12,6 +12,7 @@ import (
 	"github.com/trustcast/trustcast/internal/durable"
 	"github.com/trustcast/trustcast/server/archive"
 	"github.com/trustcast/trustcast/server/records"
+	"github.com/trustcast/trustcast/server/registry"
 	"github.com/trustcast/trustcast/server/users"
 )
 
@@ -39,6 +40,8 @@ type Restoration struct {
 	WithoutImages, KeptImages bool
 	// Hosts and Users count again, also those that were removed after the backup.
 	Hosts, Users []string
+	// State of the registry, running, paused or stopped, is that of the backup.
+	State string
 	// RevokedTokens is how many join tokens were still good in the backup.
 	RevokedTokens int
 	// Damaged images were left out when the backup was made, in words.
@@ -169,7 +172,11 @@ func (l layout) claim() (release func(), err error) {
 	if !exists(l.state()) {
 		return func() {}, nil
 	}
-	return records.Lock(l.state())
+	release, err = records.Lock(l.state())
+	if errors.Is(err, records.ErrInUse) {
+		err = fmt.Errorf("%w %s: stop it first, restore, then start it again; nothing was changed", records.ErrInUse, l.dir)
+	}
+	return release, err
 }
 
 func exists(path string) bool {
@@ -218,7 +225,12 @@ func (l layout) renew(header archive.Header, report archive.Report, r *Restorati
 		return err
 	}
 	now, err := describe(after.Snapshot())
+	if err != nil {
+		return err
+	}
 	r.Generation, r.Hosts = now.registry.Generation, now.fleet.Hosts
+	chosen, err := registry.Chosen(after)
+	r.State = string(chosen)
 	return err
 }
 

@@ -30,6 +30,7 @@ import (
 	"github.com/trustcast/trustcast/server/identity"
 	"github.com/trustcast/trustcast/server/records"
 	"github.com/trustcast/trustcast/server/registry"
+	"github.com/trustcast/trustcast/server/registry/direct"
 	"github.com/trustcast/trustcast/server/users"
 )
 
@@ -67,6 +68,7 @@ type node struct {
 	users     *users.Users
 	edge      *edge.Edge
 	registry  *registry.Registry
+	direct    *direct.Reads  // nil: the engine answers everything
 	storage   string         // what keeps the images, when that is not the data directory
 	gossip    *gossip.Member // nil when off
 
@@ -164,7 +166,10 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 	if n.names, err = n.site.names(); err != nil {
 		return nil, err
 	}
-	if n.users, err = users.Open(n.store, l.htpasswd()); err != nil {
+	switch n.users, err = users.Open(n.store, l.htpasswd()); {
+	case errors.Is(err, users.ErrCopy): // nobody signs in by it
+		n.log.Warn("the copy of the users in auth/htpasswd is not written", "err", err)
+	case err != nil:
 		return nil, err
 	}
 	n.sayPassedOver()
@@ -178,8 +183,10 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 	n.edge = edge.New(edge.Config{
 		Domain: n.names[0].Host,
 		Hash:   n.users.Hash, DummyHash: n.users.DummyHash,
-		Free: edge.FreeIn(l.dir), MinFree: cfg.minFree(),
+		HoldLimit: cfg.HoldLimit,
+		Free:      edge.FreeIn(l.dir), MinFree: cfg.minFree(),
 		Failed: func(string, error) { n.registry.Nudge() },
+		Direct: func(w http.ResponseWriter, r *http.Request) bool { return n.direct.Answer(w, r) },
 		Log:    n.log, Registerer: n.metrics,
 	})
 	if err := n.openRegistry(ctx); err != nil {
@@ -275,6 +282,7 @@ func (n *node) run(ctx context.Context) error {
 	n.logListening()
 	g.Go(func() error {
 		<-ctx.Done()
+		n.log.Info("stopping: requests in flight end first", "why", context.Cause(ctx))
 		close(n.stopping) // streams end, then the servers can stop gracefully
 		var stopped sync.WaitGroup
 		for _, s := range []*grpc.Server{agents, admin} {

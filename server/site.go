@@ -161,7 +161,11 @@ func (l layout) create() error {
 		path string
 		perm fs.FileMode
 	}{{l.dir, 0o755}, {l.state(), 0o700}, {l.records(), 0o700}, {l.keys(), 0o700}, {filepath.Dir(l.htpasswd()), 0o700}, {filepath.Dir(l.caFile()), 0o755}} {
-		if err := durable.MkdirAll(dir.path, dir.perm); err != nil {
+		err := durable.MkdirAll(dir.path, dir.perm)
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("%w: run it as root, or give a directory of yours with --data-dir", err)
+		}
+		if err != nil {
 			return err
 		}
 		if err := keepOthersOut(dir.path, dir.path == l.dir); err != nil {

@@ -67,6 +67,8 @@ func mayImport(pkg string) []string {
 		return []string{"agent/", "certs", "internal/", "proto/"}
 	case pkg == "server/records":
 		return []string{"internal/durable"}
+	case pkg == "server/registry":
+		return []string{"server/records", "server/registry/", "certs", "internal/", "proto/"}
 	case side == "server":
 		return []string{"server/records", "certs", "internal/", "proto/"}
 	case side == "agent":
@@ -92,6 +94,7 @@ var only = map[string]string{
 	"filippo.io/age":                              "internal/sealed",
 	"github.com/prometheus/client_golang":         "server",
 	"github.com/google/go-containerregistry":      "test",
+	"github.com/johannesboyne/gofakes3":           "test",
 	"github.com/rogpeppe/go-internal/testscript":  "test",
 	"golang.org/x/crypto/bcrypt":                  "server",
 	"google.golang.org/grpc/test/bufconn":         "test",

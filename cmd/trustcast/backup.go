@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -72,6 +73,9 @@ func (a *app) backUp(ctx context.Context, f backupFlags, target string) error {
 		return err
 	}
 	file, err := durable.Create(target, backupMode)
+	if errors.Is(err, syscall.EROFS) {
+		return cli.Errorf(cli.Failed, "%s cannot be written: %w; from within a container, 'backup -' writes to a pipe that leads out of it", target, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func stream[R any](ctx context.Context, a *app, call func(context.Context, pb.Ad
 func said(err error) error {
 	switch cli.StatusOf(err).Code() {
 	case codes.Unavailable:
-		return cli.Errorf(cli.Unreachable, "the server ended before it answered; see its log, start it again, then repeat the command")
+		return cli.Errorf(cli.Unreachable, "the server does not answer, or ended before it did; see whether it runs and what its log says, then repeat the command")
 	case codes.DeadlineExceeded:
 		return cli.Errorf(cli.Unreachable, "the server did not answer within %s; see its log", callLimit)
 	case codes.Unimplemented:

@@ -90,3 +90,37 @@ func TestSomebodyElsesSocket(t *testing.T) {
 		t.Errorf("it was told %q", told)
 	}
 }
+
+// TestNoServerBehindTheSocket: what takes connections and is no server that answers is
+// told in our words, whatever was asked.
+func TestNoServerBehindTheSocket(t *testing.T) {
+	dir, err := os.MkdirTemp("", "tct") // short: a socket is below
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Mkdir(filepath.Join(dir, "state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lis, err := net.Listen("unix", filepath.Join(dir, "state", "admin.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lis.Close() })
+	go func() {
+		for {
+			conn, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+		}
+	}()
+	for _, args := range [][]string{{"registry", "status"}, {"registry", "pause"}, {"status", "--wait"}} {
+		var out bytes.Buffer
+		err := run(t.Context(), append(args, "--data-dir", dir), func(string) string { return "" }, strings.NewReader(""), &out, &out)
+		if cli.Code(err) != cli.Unreachable || !strings.Contains(err.Error(), "the server does not answer, or ended before it did; see whether it runs") {
+			t.Errorf("%v: exit code %d, %v", args, cli.Code(err), err)
+		}
+	}
+}

@@ -158,6 +158,7 @@ type restoredJSON struct {
 	KeptImages    bool       `json:"kept_images"`
 	Hosts         []string   `json:"hosts"`
 	Users         []string   `json:"users"`
+	State         string     `json:"state"`
 	RevokedTokens int        `json:"revoked_tokens"`
 	Damaged       []string   `json:"damaged"`
 }
@@ -165,7 +166,7 @@ type restoredJSON struct {
 func newRestoredJSON(r server.Restoration) restoredJSON {
 	return restoredJSON{
 		r.Domain, r.FleetID, cli.Instant(r.Made), r.Generation, r.Images, r.Bytes, r.WithoutImages, r.KeptImages,
-		list(r.Hosts), list(r.Users), r.RevokedTokens, list(r.Damaged),
+		list(r.Hosts), list(r.Users), r.State, r.RevokedTokens, list(r.Damaged),
 	}
 }
 
@@ -184,6 +185,12 @@ func (a *app) printRestored(r server.Restoration) error {
 		row("tokens", fmt.Sprintf("%d revoked", r.RevokedTokens)), row("gossip key", "another one"))
 	if err != nil {
 		return err
+	}
+	switch r.State {
+	case "paused":
+		a.say("The registry is paused, as it was when the backup was made: requests wait until '%s'.", a.hint("registry unpause"))
+	case "stopped":
+		a.say("The registry is stopped, as it was when the backup was made; '%s' starts it.", a.hint("registry start"))
 	}
 	for _, d := range r.Damaged {
 		a.say("Not in the backup, because it was damaged: %s", d)

@@ -20,7 +20,11 @@ var ErrForeign = errors.New("no registry wrote this")
 
 // Dir is an open directory. Its methods may be called at the same time; names are
 // slash-separated and relative to it.
-type Dir struct{ root *os.Root }
+type Dir struct {
+	root *os.Root
+	self *os.File        // the same, for what is done in one step
+	conn syscall.RawConn // of self; nil as on a kernel that cannot do that, for tests
+}
 
 // Open opens a directory, which may not be a link itself. Close it.
 func Open(path string) (*Dir, error) {
@@ -35,11 +39,19 @@ func Open(path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dir{root}, nil
+	self, err := root.Open(".")
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	conn, err := self.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, self.Close(), root.Close())
+	}
+	return &Dir{root, self, conn}, nil
 }
 
 // Close closes it.
-func (d *Dir) Close() error { return d.root.Close() }
+func (d *Dir) Close() error { return errors.Join(d.self.Close(), d.root.Close()) }
 
 // Stat looks at a directory or a regular file; anything else is ErrForeign.
 func (d *Dir) Stat(name string) (fs.FileInfo, error) {
@@ -55,6 +67,13 @@ func (d *Dir) Stat(name string) (fs.FileInfo, error) {
 
 // File opens a regular file to read.
 func (d *Dir) File(name string) (*os.File, error) {
+	fd, _, err := d.openFile(name)
+	if !errors.Is(err, errNoOnce) {
+		if err != nil {
+			return nil, err
+		}
+		return os.NewFile(uintptr(fd), name), nil
+	}
 	// A link that takes its place now leads to another file here at worst.
 	if _, err := d.Stat(name); err != nil {
 		return nil, err
@@ -76,16 +95,23 @@ func (d *Dir) File(name string) (*os.File, error) {
 
 // Read returns the content of a regular file of at most limit bytes.
 func (d *Dir) Read(name string, limit int64) (content []byte, err error) {
-	f, err := d.File(name)
-	if err != nil {
-		return nil, err
+	content, err = d.readOnce(name, limit)
+	if errors.Is(err, errNoOnce) {
+		content, err = d.readByFile(name, limit)
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	content, err = io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(content)) > limit {
 		return nil, fmt.Errorf("%s has more than %d bytes: %w", name, limit, ErrForeign)
 	}
 	return content, err
+}
+
+func (d *Dir) readByFile(name string, limit int64) (content []byte, err error) {
+	f, err := d.File(name)
+	if err != nil {
+		return nil, err
+	}
+	content, err = io.ReadAll(io.LimitReader(f, limit+1))
+	return content, errors.Join(err, f.Close())
 }
 
 // List returns what is in a directory.

@@ -38,7 +38,21 @@ func open(t *testing.T) (*Dir, string) {
 }
 
 func TestNoWayOut(t *testing.T) {
-	d, top := open(t)
+	t.Run("in one step", func(t *testing.T) {
+		d, top := open(t)
+		if _, _, err := d.openFile("sub/file"); err != nil {
+			t.Skipf("not on this kernel: %v", err)
+		}
+		noWayOut(t, d, top)
+	})
+	t.Run("step by step", func(t *testing.T) {
+		d, top := open(t)
+		d.conn = nil
+		noWayOut(t, d, top)
+	})
+}
+
+func noWayOut(t *testing.T, d *Dir, top string) {
 	if content, err := d.Read("sub/file", 100); err != nil || string(content) != "content" {
 		t.Errorf("the file: %q, %v", content, err)
 	}
@@ -49,6 +63,17 @@ func TestNoWayOut(t *testing.T) {
 		}
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("%s took %v", name, took)
+		}
+	}
+	if size, err := d.Size("sub/file"); err != nil || size != int64(len("content")) {
+		t.Errorf("the file's size: %d, %v", size, err)
+	}
+	for _, name := range []string{"up/key", "sub/key", "within", "pipe", "sub", "../state/key", "missing"} {
+		if size, err := d.Size(name); err == nil {
+			t.Errorf("the size of %s: %d", name, size)
+		}
+		if f, err := d.File(name); err == nil {
+			t.Errorf("%s was opened", f.Name())
 		}
 	}
 	for _, name := range []string{"up", "within", "pipe", "sub/key"} {
@@ -74,7 +99,14 @@ func TestNoWayOut(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	d, _ := open(t)
+	d, top := open(t)
+	large := make([]byte, 3*smallFile)
+	must(t, os.WriteFile(filepath.Join(top, "docker", "large"), large, 0o600))
+	for _, limit := range []int64{smallFile, 3*smallFile - 1, 3 * smallFile} {
+		if content, err := d.Read("large", limit); (err == nil) != (limit >= int64(len(large))) || err == nil && len(content) != len(large) {
+			t.Errorf("with a limit of %d: %d bytes, %v", limit, len(content), err)
+		}
+	}
 	if _, err := d.Read("sub/file", 7); err != nil {
 		t.Error(err)
 	}

@@ -73,6 +73,7 @@ func TestMistakes(t *testing.T) {
 		"a: 1\nlisten: 1\nlisten: 2": ":3: listen: stands on line 2 already: remove one",
 		"? [a]\n: b":                 ":1: a setting's name is one word",
 		"a: &x 1\nlisten: *x":        "anchors and aliases are not read here",
+		"listen: *hunter2":           "no YAML: anchors and aliases are not read here: put what begins with * in quotes",
 		"\nlisten:":                  ":2: listen: has no value",
 		"listen: [a]":                ":1: listen: takes one value, and here is a list",
 		"listen: {a: b}":             ":1: listen: takes a value, and here is a section",

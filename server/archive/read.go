@@ -121,10 +121,12 @@ func (r *reader) unreadable(err error, first bool) error {
 		return refusedf("it is no tar: give a file that `trustcast backup` wrote")
 	case errors.Is(err, tar.ErrHeader):
 		return refusedf("it is damaged after %d files: use another backup", len(r.entries))
+	case errors.Is(err, io.ErrUnexpectedEOF) && first:
+		return refusedf("it is no backup, or it is cut off after 0 files: use another backup, a file that `trustcast backup` wrote")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return refusedf("it is cut off after %d files: use another backup", len(r.entries))
 	}
-	return fmt.Errorf("read backup: %w", err)
+	return fmt.Errorf("read backup after %d files: %w; nothing was changed, use another backup", len(r.entries), err)
 }
 
 func (r *reader) readHeader(t io.Reader) error {

@@ -4,9 +4,9 @@
 //
 // It keeps no record of its own: what it serves comes by Publish, who may sign
 // in by Config.Hash at every request, who answers by Serve and Gate. Nothing in
-// flight is cut by a new certificate, a changed user or another endpoint; a request ends by itself, with its client, or
-// when a stop has waited Config.Drain for it. Nothing runs before Run, and
-// nothing is left when Run has returned.
+// flight is cut by a new certificate, a changed user or another endpoint; a request
+// ends by itself, with its client, or when a stop has waited Config.Drain for it.
+// Nothing runs before Run, and nothing is left when Run has returned.
 package edge
 
 import (
@@ -54,6 +54,9 @@ type Config struct {
 	// well; a failing one is asked ten times as often. Default 5 s.
 	HealthEvery   time.Duration
 	healthTimeout time.Duration // tests have less time than healthTimeout
+	// Direct, if set, is asked first for what only reads, when the gate lets it pass:
+	// it answers, or returns false with nothing done. Then an endpoint answers.
+	Direct func(w http.ResponseWriter, r *http.Request) bool
 	// Failed, if set, is called when an endpoint was taken out because it failed.
 	// It must return at once.
 	Failed func(id string, err error)

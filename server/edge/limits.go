@@ -80,6 +80,13 @@ func (w *response) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
+// ReadFrom copies in large steps what is answered from files.
+func (w *response) ReadFrom(from io.Reader) (n int64, err error) {
+	buffer := buffers.Get()
+	defer buffers.Put(buffer)
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{from}, buffer)
+}
+
 // Flush lets engines stream.
 func (w *response) Flush() {
 	if w.status == 0 {

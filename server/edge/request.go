@@ -34,7 +34,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !e.admit(out, r) {
 		return
 	}
-	e.answer(out, forward(r))
+	e.answer(out, r)
 	e.clients.answered(r.RemoteAddr, out.code())
 	out.limit.moveOn() // what net/http still holds back goes out now
 }

@@ -56,9 +56,10 @@ type visit struct {
 	r     *http.Request
 	write bool
 
-	inside bool        // passed the gate, and counted there
-	held   *time.Timer // from when it waited first: ends it; nil before
-	tries  int
+	forwarded bool        // r is as endpoints get it, which is the case when it passed the gate once
+	inside    bool        // passed the gate, and counted there
+	held      *time.Timer // from when it waited first: ends it; nil before
+	tries     int
 }
 
 // answer has an endpoint answer, or refuses. An endpoint that cannot be reached,
@@ -73,6 +74,9 @@ func (e *Edge) answer(out *response, r *http.Request) {
 			e.refuse(out, why)
 			return
 		}
+		if t.endpoint == nil { // it is answered
+			return
+		}
 		again, why := v.ask(t)
 		if why != nil {
 			e.refuse(out, why)
@@ -85,7 +89,7 @@ func (e *Edge) answer(out *response, r *http.Request) {
 }
 
 // turn waits until the gate lets the request pass and an endpoint is there for
-// it. Not a byte of its body is read meanwhile.
+// it, or answers it without one. Not a byte of its body is read meanwhile.
 func (v *visit) turn() (turn, *refusal) {
 	for {
 		why, opened := v.gate.pass(v.write)
@@ -97,6 +101,9 @@ func (v *visit) turn() (turn, *refusal) {
 				if why := v.space.refuses(); why != nil {
 					return turn{}, why
 				}
+			}
+			if v.direct() {
+				return turn{}, nil
 			}
 			if chosen, found = v.balance.choose(); found == nil {
 				return chosen, nil
@@ -111,6 +118,18 @@ func (v *visit) turn() (turn, *refusal) {
 			return turn{}, why
 		}
 	}
+}
+
+// direct answers a read without an endpoint, or has the request made one for them.
+func (v *visit) direct() bool {
+	if v.forwarded {
+		return false
+	}
+	if !v.write && v.cfg.Direct != nil && v.cfg.Direct(v.out, v.r) {
+		return true
+	}
+	v.r, v.forwarded = forward(v.r), true
+	return false
 }
 
 // wait returns nil when it is worth another look. A client that leaves in the

@@ -8,7 +8,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"regexp"
-	"sort"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -57,7 +58,7 @@ func (i *Identity) Hosts() []Host {
 	for _, id := range i.names {
 		out = append(out, i.hosts[id].host())
 	}
-	sort.Slice(out, func(a, b int) bool { return out[a].Name < out[b].Name })
+	slices.SortFunc(out, func(a, b Host) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
 

@@ -111,7 +111,7 @@ func (s *shelf) blobs() int {
 
 func (s *shelf) collect(opts CollectOptions) Collected {
 	s.t.Helper()
-	d, err := s.e.cfg.Settings.Driver(s.root)(s.t.Context())
+	d, err := Driver(s.e.cfg.Parameters, s.root)(s.t.Context())
 	must(s.t, err)
 	got, err := collect(s.t.Context(), d, opts, time.Now(), quiet)
 	must(s.t, err)
@@ -276,7 +276,7 @@ func TestCollectCutOff(t *testing.T) {
 		s := newShelf(t)
 		must(t, os.CopyFS(s.root, os.DirFS(before.root)))
 		s.age()
-		d, err := s.e.cfg.Settings.Driver(s.root)(t.Context())
+		d, err := Driver(s.e.cfg.Parameters, s.root)(t.Context())
 		must(t, err)
 		_, err = collect(t.Context(), &cutOff{d, cut}, CollectOptions{Untagged: true}, time.Now(), quiet)
 		must(t, s.whole("app:kept"))

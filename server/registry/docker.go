@@ -16,6 +16,8 @@ import (
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
+
+	"github.com/trustcast/trustcast/server/registry/parameters"
 )
 
 const (
@@ -57,10 +59,10 @@ type DockerConfig struct {
 	// Config returns the configuration file of a replica that listens on a Unix
 	// socket at that path. It must return the same for the same path as long as
 	// replicas are right as they are, also in a next life of the server. Default:
-	// Settings with HTTPSecret.
+	// Parameters with HTTPSecret.
 	Config func(socket string) ([]byte, error)
-	// Settings are the operator's parameters, for Docker. Default: none were given.
-	Settings *Settings
+	// Parameters are the operator's, for Docker. Default: none were given.
+	Parameters *parameters.Set
 	// HTTPSecret is as in EmbeddedConfig, and used by the default Config only.
 	HTTPSecret string
 	// UID is whom replicas run as. Default: 65532. The process itself must be root: a
@@ -143,8 +145,8 @@ func (cfg DockerConfig) withDefaults() (DockerConfig, error) {
 	if cfg.HTTPSecret == "" {
 		cfg.HTTPSecret = rand.Text() + rand.Text()
 	}
-	if cfg.Settings == nil {
-		if cfg.Settings, err = ParseSettings(nil, nil, SettingsOptions{Engine: "docker"}); err != nil {
+	if cfg.Parameters == nil {
+		if cfg.Parameters, err = parameters.Parse(nil, nil, parameters.Options{Engine: "docker"}); err != nil {
 			return cfg, err
 		}
 	}
@@ -163,9 +165,10 @@ func (cfg DockerConfig) withDefaults() (DockerConfig, error) {
 // Name returns "docker".
 func (d *Docker) Name() string { return "docker" }
 
-// Found adopts replicas of an earlier life that run, answer and are what Open would
-// start. All other replicas of this domain and fleet are removed, and files of
-// replicas that are gone. Containers without our labels are left alone.
+// Found adopts replicas of an earlier life that run, answer and are configured as Open
+// would do it; those of another image are outdated. All other replicas of this domain
+// and fleet are removed, and files of replicas that are gone. Containers without our
+// labels are left alone.
 func (d *Docker) Found(ctx context.Context, ref string) ([]Endpoint, error) {
 	if err := d.check(ctx); err != nil {
 		return nil, err
@@ -194,11 +197,12 @@ func (d *Docker) Found(ctx context.Context, ref string) ([]Endpoint, error) {
 	var found []Endpoint
 	for _, c := range all {
 		id := c.Labels[replicaLabel]
-		// Without the image, its name must do: better an old replica than none.
-		right := mine && c.State == container.StateRunning && c.Labels[specLabel] == spec &&
-			(c.ImageID == image.ID || image.ID == "" && c.Labels[imageLabel] == ref)
+		// Nor does one that is configured otherwise serve on: it may keep what is pushed elsewhere.
+		right := mine && c.State == container.StateRunning && c.Labels[specLabel] == spec
 		if right && d.answers(ctx, id) == nil {
-			found = append(found, Endpoint{ID: id, Socket: d.socket(id), UID: d.cfg.UID, Image: c.Labels[imageLabel], Started: time.Unix(c.Created, 0)})
+			// Without the image, its name must do.
+			current := c.ImageID == image.ID || image.ID == "" && c.Labels[imageLabel] == ref
+			found = append(found, Endpoint{ID: id, Socket: d.socket(id), UID: d.cfg.UID, Image: c.Labels[imageLabel], Started: time.Unix(c.Created, 0), Outdated: !current})
 			continue
 		}
 		d.cfg.Log.Info("a replica of an earlier life is removed", "replica", id, "state", c.State)

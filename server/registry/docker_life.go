@@ -58,7 +58,7 @@ func (d *Docker) pull(ctx context.Context, ref string) error {
 	failed := func(err error) error {
 		return fmt.Errorf("%w. Without a way to it, bring it here by hand (`docker save %s | ssh HERE docker load`), or name another image with --registry-image", explain(err, "pull the image "+ref), ref)
 	}
-	d.cfg.Log.Info("the registry's image is pulled", "image", ref)
+	d.cfg.Log.Info("pulling the registry's image", "image", ref)
 	stream, err := d.api.ImagePull(ctx, ref, image.PullOptions{})
 	if err != nil {
 		return failed(err)
@@ -73,7 +73,7 @@ func (d *Docker) pull(ctx context.Context, ref string) error {
 			ProgressDetail struct{ Current, Total int64 }
 		}
 		if err := messages.Decode(&m); errors.Is(err, io.EOF) {
-			d.cfg.Log.Info("the registry's image is here", "image", ref)
+			d.cfg.Log.Info("the registry's image is pulled", "image", ref)
 			return nil
 		} else if err != nil {
 			return failed(err)
@@ -90,7 +90,7 @@ func (d *Docker) pull(ctx context.Context, ref string) error {
 			for _, l := range layers {
 				done, total = done+l[0], total+l[1]
 			}
-			d.cfg.Log.Info("the registry's image is pulled", "image", ref, "bytes", done, "of", total)
+			d.cfg.Log.Info("pulling the registry's image", "image", ref, "bytes", done, "of", total)
 		}
 	}
 }

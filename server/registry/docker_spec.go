@@ -150,5 +150,5 @@ func withoutImageSettings(env, ofImage []string) []string {
 
 // settingsFile is the default of DockerConfig.Config.
 func (cfg DockerConfig) settingsFile(socket string) ([]byte, error) {
-	return cfg.Settings.File(inside, cfg.HTTPSecret, socket)
+	return cfg.Parameters.File(inside, cfg.HTTPSecret, socket)
 }

@@ -241,6 +241,8 @@ func TestDockerReplicaIsLockedDown(t *testing.T) {
 	// The image's own REGISTRY_ variable is gone, and no secret is to be seen.
 	if got := docker(t, "inspect", "--format", "{{json .Config.Env}}", name); strings.Contains(got, s.cfg.HTTPSecret) || strings.Contains(got, "REGISTRY_HTTP_ADDR=") {
 		t.Errorf("the environment is %s", got)
+	} else if limit := fmt.Sprintf(`"GOMEMLIMIT=%d"`, memoryOf(total)/10*9); total > 0 && !strings.Contains(got, limit) {
+		t.Errorf("no %s in the environment %s", limit, got)
 	}
 
 	spy := over(t, e)
@@ -306,21 +308,25 @@ func TestDockerFound(t *testing.T) {
 		t.Errorf("there are %v", names)
 	}
 
-	// Another image or another configuration is not what is wanted.
-	for what, change := range map[string]func(*DockerConfig){
-		"image":         func(c *DockerConfig) { c.Image = images.RegistryNext(t) },
-		"configuration": func(c *DockerConfig) { c.HTTPSecret = "another" },
-	} {
-		one := open(t, again)
-		cfg := s.cfg
-		change(&cfg)
-		changed := (&stand{cfg: cfg}).engine(t)
-		if found, err := changed.Found(t.Context(), ""); err != nil || len(found) > 0 {
-			t.Errorf("another %s: found %v (%v)", what, found, err)
-		}
-		if alive, err := again.Alive(t.Context(), []string{one.ID}); err != nil || len(alive) > 0 {
-			t.Errorf("another %s: alive %v (%v)", what, alive, err)
-		}
+	// Another configuration is not what is wanted.
+	one := open(t, again)
+	changed := s.cfg
+	changed.HTTPSecret = "another"
+	if found, err := (&stand{cfg: changed}).engine(t).Found(t.Context(), ""); err != nil || len(found) > 0 {
+		t.Errorf("another configuration: found %v (%v)", found, err)
+	}
+	if alive, err := again.Alive(t.Context(), []string{one.ID}); err != nil || len(alive) > 0 {
+		t.Errorf("another configuration: alive %v (%v)", alive, err)
+	}
+	// Another image may do until there is a new replica.
+	one = open(t, again)
+	changed = s.cfg
+	changed.Image = images.RegistryNext(t)
+	if found, err := (&stand{cfg: changed}).engine(t).Found(t.Context(), ""); err != nil || len(found) != 1 || found[0].ID != one.ID || !found[0].Outdated {
+		t.Errorf("another image: found %+v (%v)", found, err)
+	}
+	if found, err := again.Found(t.Context(), ""); err != nil || len(found) != 1 || found[0].Outdated {
+		t.Errorf("the same image: found %+v (%v)", found, err)
 	}
 }
 

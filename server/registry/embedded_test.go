@@ -20,7 +20,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/docker/go-events.(*Broadcaster).run"))
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/docker/go-events.(*Broadcaster).run"),
+		goleak.IgnoreAnyFunction("github.com/distribution/distribution/v3/notifications.(*eventQueue).run"))
 }
 
 func must(t *testing.T, err error) {
@@ -143,7 +144,7 @@ func TestEnvironmentStaysOutside(t *testing.T) {
 	t.Setenv("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", elsewhere)
 	t.Setenv("REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED", "true")
 	// Only who reads settings decides whether the environment is in them.
-	upload(t, newEmbedded(t, EmbeddedConfig{Root: t.TempDir(), Settings: settings(t, "")}))
+	upload(t, newEmbedded(t, EmbeddedConfig{Root: t.TempDir(), Parameters: given(t, "")}))
 	if entries, err := os.ReadDir(elsewhere); err != nil || len(entries) > 0 {
 		t.Errorf("%v, %v", entries, err)
 	}
@@ -160,7 +161,7 @@ func TestBadRoot(t *testing.T) {
 }
 
 func TestPanicBecomesAnError(t *testing.T) {
-	c, err := settings(t, "").Configuration(t.TempDir(), "secret")
+	c, err := given(t, "").Configuration(t.TempDir(), "secret")
 	must(t, err)
 	c.Storage["maintenance"] = configuration.Parameters{"uploadpurging": "often"}
 	if _, err := newApp(t.Context(), c); err == nil || !strings.Contains(err.Error(), "uploadpurging") {

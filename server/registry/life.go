@@ -14,6 +14,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 
 	"github.com/trustcast/trustcast/server/records"
+	"github.com/trustcast/trustcast/server/registry/parameters"
 )
 
 // ErrNotNow says that the registry cannot do this in its state.
@@ -66,10 +67,10 @@ type Config struct {
 	// Driver opens the storage that holds the images. Nil: there is none that this
 	// process could open, and nothing is collected or purged.
 	Driver func(ctx context.Context) (driver.StorageDriver, error)
-	// Cache is where replicas remember which blobs exist, see Settings.BlobCache.
+	// Cache is where replicas remember which blobs exist, see parameters.Set.BlobCache.
 	Cache string
 	// Purge is how abandoned uploads are removed. Default: they are not.
-	Purge Purge
+	Purge parameters.Purge
 	// Image is the configured one; empty for an engine without.
 	Image string
 	// Replicas is how many there shall be. Default 1.
@@ -101,6 +102,7 @@ type Registry struct {
 	over       bool       // Run is ending
 	busy       string     // what is under way, in words
 	problem    string     // why the engine is not as it should be, in words
+	told       time.Time  // when problem was logged
 }
 
 // Open reads what the operator chose. Nothing runs before Run; the gate of the
@@ -128,6 +130,12 @@ func Secret(store *records.Store) (string, error) {
 	rec.Secret = rand.Text() + rand.Text()
 	_, err = store.Put(recordName, rev, rec)
 	return rec.Secret, err
+}
+
+// Chosen returns what the operator of a registry that does not run chose last.
+func Chosen(store *records.Store) (State, error) {
+	rec, _, err := read(store)
+	return rec.State, err
 }
 
 func read(store *records.Store) (record, uint64, error) {
@@ -288,7 +296,8 @@ func (r *Registry) setProblem(err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.problem != text && text != "" {
+	if text != "" && (r.problem != text || time.Since(r.told) >= tellEvery) {
+		r.told = time.Now()
 		r.cfg.Log.Warn("the registry's engine is not as it should be", "err", text)
 	}
 	if r.problem != "" && text == "" {
@@ -296,6 +305,9 @@ func (r *Registry) setProblem(err error) {
 	}
 	r.problem = text
 }
+
+// tellEvery is how often the log says what is still wrong.
+const tellEvery = 5 * time.Minute
 
 // drainLimit is how long a replica that is to go may keep answering what it began:
 // longer than the largest image takes on a slow line. The edge ends what stands

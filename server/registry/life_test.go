@@ -94,7 +94,7 @@ func (s *site) run() {
 	s.front.serving = nil // an edge that starts serves nobody
 	s.front.mu.Unlock()
 	var err error
-	s.life, err = Open(Config{Records: s.store, Engine: s.engine, Front: s.front.front(), Driver: s.engine.cfg.Settings.Driver(s.root)})
+	s.life, err = Open(Config{Records: s.store, Engine: s.engine, Front: s.front.front(), Driver: Driver(s.engine.cfg.Parameters, s.root)})
 	must(s.t, err)
 	ctx, stop := context.WithCancel(s.t.Context())
 	s.stop, s.stopped = stop, make(chan struct{})

@@ -8,6 +8,8 @@ import (
 
 	"github.com/distribution/distribution/v3/registry/storage"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"github.com/trustcast/trustcast/server/registry/parameters"
 )
 
 const (
@@ -17,17 +19,6 @@ const (
 	// purgeFirst lets a start be over before the disk is walked.
 	purgeFirst = 30 * time.Minute
 )
-
-// Purge is how abandoned uploads are removed.
-type Purge struct {
-	Enabled bool
-	// Age from which on an upload is abandoned.
-	Age time.Duration
-	// Every is the time between two purges.
-	Every time.Duration
-	// DryRun finds them and removes nothing.
-	DryRun bool
-}
 
 // keepPurging removes abandoned uploads from time to time until ctx ends: here, since
 // replicas on the same data would all do it at the same time.
@@ -57,7 +48,7 @@ func (r *Registry) purge(ctx context.Context) {
 	}
 }
 
-func purgeOnce(ctx context.Context, d driver.StorageDriver, p Purge, log *slog.Logger) error {
+func purgeOnce(ctx context.Context, d driver.StorageDriver, p parameters.Purge, log *slog.Logger) error {
 	if _, err := d.Stat(ctx, repositories); errors.As(err, &driver.PathNotFoundError{}) {
 		return nil // nothing was pushed yet
 	}

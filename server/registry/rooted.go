@@ -47,7 +47,7 @@ func (r rooted) at(p string, do func(d *below.Dir, name string) error) (err erro
 }
 
 // Name returns that of distribution's driver for files.
-func (rooted) Name() string { return storageDriver }
+func (rooted) Name() string { return "filesystem" }
 
 // GetContent reads a small file.
 func (r rooted) GetContent(_ context.Context, p string) (content []byte, err error) {

@@ -42,7 +42,7 @@ func TestCollectFollowsNoLink(t *testing.T) {
 			link := filepath.Join(s.root, to)
 			must(t, os.RemoveAll(link))
 			must(t, os.Symlink(filepath.Dir(filepath.Dir(secret)), link))
-			d, err := s.e.cfg.Settings.Driver(s.root)(t.Context())
+			d, err := Driver(s.e.cfg.Parameters, s.root)(t.Context())
 			must(t, err)
 			if _, err := collect(t.Context(), d, CollectOptions{Untagged: true}, time.Now(), quiet); !errors.Is(err, below.ErrForeign) && (err == nil || !strings.Contains(err.Error(), "no registry wrote this")) {
 				t.Errorf("error %v", err)
@@ -71,7 +71,7 @@ func TestPurgeIsNotHeld(t *testing.T) {
 		must(t, os.Remove(at[0]))
 		must(t, make())
 		done := time.Now()
-		if err := purgeOnce(t.Context(), rooted{s.root}, s.e.cfg.Settings.Purge(), s.e.cfg.Log); err == nil {
+		if err := purgeOnce(t.Context(), rooted{s.root}, s.e.cfg.Parameters.Purge(), s.e.cfg.Log); err == nil {
 			t.Errorf("%s was taken for the time of an upload", what)
 		}
 		if took := time.Since(done); took > 5*time.Second {

@@ -7,23 +7,23 @@ import (
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/distribution/distribution/v3/registry/storage/driver/factory"
-	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // the storage driver
-)
 
-const storageDriver = "filesystem"
+	"github.com/trustcast/trustcast/server/registry/parameters"
+)
 
 // Driver is a Config.Driver for images that are where the parameters say: below root,
 // the data directory, unless the operator chose another storage. It is nil for a
 // storage that this program cannot open, or that lies in a replica's memory.
-func (s *Settings) Driver(root string) func(context.Context) (driver.StorageDriver, error) {
-	if s.StorageDriver() != storageDriver && s.StorageDriver() != "s3" {
+func Driver(p *parameters.Set, root string) func(context.Context) (driver.StorageDriver, error) {
+	switch p.StorageDriver() {
+	case "filesystem":
+		return func(context.Context) (driver.StorageDriver, error) { return rooted{root}, nil }
+	case "s3", "s3aws":
+	default:
 		return nil
 	}
-	if s.StorageDriver() == storageDriver {
-		return func(context.Context) (driver.StorageDriver, error) { return rooted{root}, nil }
-	}
 	return func(ctx context.Context) (driver.StorageDriver, error) {
-		c, err := s.Configuration(root, "")
+		c, err := p.Configuration(root, "")
 		if err != nil {
 			return nil, err
 		}

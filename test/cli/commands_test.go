@@ -3,6 +3,8 @@ package cli_test
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,8 +30,8 @@ const (
 
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
-		"start": start, "listening": listening, "end": end, "interrupt": interrupt, "signal": sendSignal, "exits": exits,
-		"code": code, "waitfor": waitfor, "waitjson": waitjson, "waitlog": waitlog, "freeport": freeport, "capture": capture, "field": field, "json": jsonCheck, "mode": mode, "tty": tty, "oldregistry": oldRegistry, "volume": volume,
+		"start": start, "listening": listening, "terminate": terminate, "interrupt": interrupt, "signal": sendSignal, "exits": exits,
+		"code": code, "waitfor": waitfor, "waitjson": waitjson, "waitlog": waitlog, "freeport": freeport, "capture": capture, "field": field, "json": jsonCheck, "mode": mode, "tty": tty, "oldregistry": oldRegistry, "verifies": verifies, "volume": volume,
 	}
 }
 
@@ -192,6 +194,30 @@ func child(v any, key string) (any, bool) {
 		return v[i], true
 	}
 	return nil, false
+}
+
+// [!] verifies CAFILE NAME ADDRESS: who trusts what is in CAFILE alone verifies what
+// ADDRESS serves for NAME.
+func verifies(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: verifies CAFILE NAME ADDRESS")
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(ts.ReadFile(args[0]))) {
+		ts.Fatalf("%s has no certificate", args[0])
+	}
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: patience}, Config: &tls.Config{RootCAs: roots, ServerName: args[1]}}
+	conn, err := d.Dial("tcp", args[2])
+	if err == nil {
+		ts.Check(conn.Close())
+	}
+	refused := new(tls.CertificateVerificationError)
+	switch {
+	case err != nil && !errors.As(err, &refused):
+		ts.Fatalf("no handshake with %s: %v", args[2], err)
+	case (err == nil) == neg:
+		ts.Fatalf("%s for %s, verified with %s: %v", args[2], args[1], args[0], err)
+	}
 }
 
 // mode PERM FILE: the file's permissions, like 600.

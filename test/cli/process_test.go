@@ -164,10 +164,9 @@ func (p *process) awaitLog(ts *testscript.TestScript, pattern *regexp.Regexp) st
 	}
 }
 
-// end NAME: SIGTERM; it must end with exit code 0. (stop is testscript's own: it ends
-// the script there, as passed.)
-func end(ts *testscript.TestScript, neg bool, args []string) {
-	p := named(ts, args, "end NAME", 1)
+// terminate NAME: SIGTERM; it must end with exit code 0.
+func terminate(ts *testscript.TestScript, neg bool, args []string) {
+	p := named(ts, args, "terminate NAME", 1)
 	ts.Check(p.cmd.Process.Signal(syscall.SIGTERM))
 	if got := p.await(ts); (got == 0) == neg {
 		ts.Fatalf("it ended with exit code %d; its log:\n%s", got, ts.ReadFile(p.log))

@@ -1,4 +1,4 @@
-package registry
+package parameters
 
 import (
 	"fmt"
@@ -72,7 +72,7 @@ func (r *reading) foreign(name, part string) error {
 }
 
 // stamp notes where a tree comes from.
-func (s *Settings) stamp(n *yaml.Node, o origin) {
+func (s *Set) stamp(n *yaml.Node, o origin) {
 	s.from[n] = o
 	for _, below := range n.Content {
 		s.stamp(below, o)

@@ -4,7 +4,7 @@ import (
 	"context"
 
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
-	"github.com/trustcast/trustcast/server/registry"
+	"github.com/trustcast/trustcast/server/registry/parameters"
 )
 
 // Setting is one value that counts, for people.
@@ -37,8 +37,8 @@ type RegistryParameters struct {
 }
 
 // parse reads them; an error says each mistake.
-func (p RegistryParameters) parse() (*registry.Settings, error) {
-	return registry.ParseSettings(p.Section, p.Environ, registry.SettingsOptions{
+func (p RegistryParameters) parse() (*parameters.Set, error) {
+	return parameters.Parse(p.Section, p.Environ, parameters.Options{
 		File: p.File, Engine: p.Engine, Network: p.Network, Replicas: p.Replicas,
 	})
 }
@@ -56,8 +56,8 @@ func (p RegistryParameters) Show() (settings []Setting, secrets bool, err error)
 	return settings, s.SecretsInFile(), nil
 }
 
-// registrySettings are those to start with; what was passed over is logged.
-func (n *node) registrySettings() (*registry.Settings, error) {
+// registryParameters are those to start with; what was passed over is logged.
+func (n *node) registryParameters() (*parameters.Set, error) {
 	s, err := n.cfg.Registry.parse()
 	if err != nil {
 		return nil, err

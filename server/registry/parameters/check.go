@@ -1,8 +1,9 @@
-package registry
+package parameters
 
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -14,7 +15,8 @@ import (
 	storagemiddleware "github.com/distribution/distribution/v3/registry/storage/driver/middleware"
 	"go.yaml.in/yaml/v3"
 
-	// What the embedded registry can do beyond the filesystem.
+	// What the embedded registry can do.
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/middleware/cloudfront"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/middleware/redirect"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/middleware/rewrite"
@@ -60,6 +62,14 @@ func (r *reading) storage(*configuration.Configuration) {
 	driver := r.driver()
 	if !r.opts.docker() && !slices.Contains(embeddedDrivers, driver) {
 		r.wrong("storage."+driver, "the embedded registry has no storage driver %s, only %s; with --engine docker and --registry-network it can be used", driver, r.drivers())
+	}
+	if driver == "s3" || driver == "s3aws" {
+		r.both("storage."+driver, "accesskey", "secretkey")
+		for _, key := range []string{"regionendpoint", "redirectendpoint"} {
+			if _, err := url.Parse(r.text("storage." + driver + "." + key)); err != nil {
+				r.wrong("storage."+driver+"."+key, "is no address like https://host:port")
+			}
+		}
 	}
 	if driver == "inmemory" && r.opts.Replicas > 1 {
 		r.wrong("storage.inmemory", "each of %d replicas would have images of its own: give --replicas 1, or another driver", r.opts.Replicas)
@@ -204,7 +214,7 @@ func (r *reading) tryMiddleware(path string, m configuration.Middleware) {
 // open tries the storage driver; none of them asks a network yet.
 func (r *reading) open(c *configuration.Configuration) (err error) {
 	driver := r.driver()
-	if r.opts.docker() || driver == storageDriver {
+	if r.opts.docker() || driver == filesystem {
 		return nil
 	}
 	defer func() {

@@ -1,4 +1,4 @@
-package registry
+package parameters
 
 import (
 	"slices"
@@ -117,7 +117,7 @@ func decode(n *yaml.Node) (*configuration.Configuration, error) {
 }
 
 // text is a scalar's value; empty when it is not there.
-func (s *Settings) text(path string) string {
+func (s *Set) text(path string) string {
 	if n := at(s.root, path); n != nil && n.Kind == yaml.ScalarNode {
 		return n.Value
 	}
@@ -125,14 +125,14 @@ func (s *Settings) text(path string) string {
 }
 
 // flag and duration read what shape and complete have checked.
-func (s *Settings) flag(path string) (v bool) {
+func (s *Set) flag(path string) (v bool) {
 	if n := at(s.root, path); n != nil {
 		_ = into(n, &v) // checked by shape
 	}
 	return v
 }
 
-func (s *Settings) duration(path string) (d time.Duration) {
+func (s *Set) duration(path string) (d time.Duration) {
 	if n := at(s.root, path); n != nil {
 		_ = into(n, &d) // checked by shape
 	}

@@ -1,4 +1,4 @@
-package registry
+package parameters
 
 import (
 	"context"
@@ -8,14 +8,15 @@ import (
 	"testing"
 
 	"github.com/distribution/distribution/v3/configuration"
+	"github.com/distribution/distribution/v3/registry/handlers"
 	"go.yaml.in/yaml/v3"
 	"pgregory.net/rapid"
 )
 
-// starts opens what settings say, as the server would, where that asks no network.
+// starts opens what parameters say, as the server would, where that asks no network.
 func starts(t interface {
 	Fatalf(string, ...any)
-}, s *Settings, root string) {
+}, s *Set, root string) {
 	c, err := s.Configuration(root, "secret")
 	if err != nil {
 		t.Fatalf("accepted, and then: %v", err)
@@ -33,15 +34,16 @@ func starts(t interface {
 			return // asks Amazon
 		}
 	}
-	app, err := newApp(context.Background(), c)
-	if err != nil {
-		t.Fatalf("accepted, and distribution panics: %v\n%s", err, file)
-	}
-	_ = app.Shutdown()
+	defer func() {
+		if p := recover(); p != nil {
+			t.Fatalf("accepted, and distribution panics: %v\n%s", p, file)
+		}
+	}()
+	_ = handlers.NewApp(context.Background(), c).Shutdown()
 }
 
-// FuzzSettings looks for texts that are accepted and then panic.
-func FuzzSettings(f *testing.F) {
+// FuzzParse looks for texts that are accepted and then panic.
+func FuzzParse(f *testing.F) {
 	for _, o := range overlays {
 		f.Add(o.text, o.variable)
 	}
@@ -51,7 +53,7 @@ func FuzzSettings(f *testing.F) {
 	root := f.TempDir()
 	f.Fuzz(func(t *testing.T, text, variable string) {
 		for _, engine := range []string{"embedded", "docker"} {
-			s, err := ParseSettings([]byte(text), []string{variable}, SettingsOptions{Engine: engine, Network: true})
+			s, err := Parse([]byte(text), []string{variable}, Options{Engine: engine, Network: true})
 			if err == nil && engine == "embedded" {
 				starts(t, s, root)
 			}
@@ -64,7 +66,7 @@ func FuzzSettings(f *testing.F) {
 
 // Whatever is written below distribution's own keys is refused with the path of a
 // key, or starts.
-func TestGeneratedSettings(t *testing.T) {
+func TestGenerated(t *testing.T) {
 	root := t.TempDir()
 	accepted, refused := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -73,7 +75,7 @@ func TestGeneratedSettings(t *testing.T) {
 		if err != nil {
 			t.Skip(err)
 		}
-		s, err := ParseSettings(text, nil, SettingsOptions{})
+		s, err := Parse(text, nil, Options{})
 		if err != nil {
 			refused++
 			if !strings.Contains(err.Error(), "registry") {

@@ -1,4 +1,4 @@
-package registry
+package parameters
 
 import (
 	"fmt"
@@ -68,7 +68,7 @@ const (
 // complete adds the defaults that count here, as if the operator had written them.
 func (r *reading) complete() error {
 	if r.driver() == "" {
-		r.byDefault("storage."+storageDriver, mapping())
+		r.byDefault("storage."+filesystem, mapping())
 	}
 	// A registry of a team is cleaned up by it; distribution's default is false.
 	r.byDefault("storage.delete.enabled", plainly("true"))
@@ -88,6 +88,9 @@ func (r *reading) complete() error {
 		drop(r.root, "loglevel")
 	}
 	r.byDefault("log.level", plainly("warn"))
+	if r.opts.docker() && r.driver() == filesystem && at(r.root, "proxy.remoteurl") != nil {
+		r.byDefault("proxy.ttl", plainly("0s")) // replicas write nothing beside the images, where it would be kept what is to be removed
+	}
 	if r.opts.docker() { // the edge counts requests
 		r.byDefault("log.accesslog.disabled", plainly("true"))
 	}
@@ -108,7 +111,7 @@ func hours(d time.Duration) string { return fmt.Sprintf("%.0fh", d.Hours()) }
 var besides = []string{"maintenance", "cache", "delete", "redirect", "tag"}
 
 // driver is the storage driver; empty: none was named.
-func (s *Settings) driver() string {
+func (s *Set) driver() string {
 	if names := s.driversNamed(); len(names) > 0 {
 		return names[0]
 	}
@@ -116,7 +119,7 @@ func (s *Settings) driver() string {
 }
 
 // driversNamed are all that were named, of which one can be used.
-func (s *Settings) driversNamed() []string {
+func (s *Set) driversNamed() []string {
 	storage := child(s.root, "storage")
 	if storage == nil || storage.Kind != yaml.MappingNode {
 		return nil
@@ -138,9 +141,12 @@ func (r *reading) drivers() string {
 	return strings.Join(embeddedDrivers, ", ")
 }
 
+// filesystem is the storage driver of an operator who names none.
+const filesystem = "filesystem"
+
 // embeddedDrivers are linked into this program; s3aws is another name of s3.
 // imageDrivers are in official images alone.
 var (
-	embeddedDrivers = []string{storageDriver, "inmemory", "s3", "s3aws"}
+	embeddedDrivers = []string{filesystem, "inmemory", "s3", "s3aws"}
 	imageDrivers    = []string{"azure", "gcs", "swift", "oss"}
 )

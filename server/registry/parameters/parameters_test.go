@@ -1,35 +1,38 @@
-package registry
+package parameters
 
 import (
-	"bytes"
 	"encoding/json"
-	"log/slog"
-	"net/http"
 	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/distribution/distribution/v3/configuration"
+	"github.com/distribution/distribution/v3/registry/handlers"
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 )
 
-func settings(t *testing.T, text string, environ ...string) *Settings {
+func must(t *testing.T, err error) {
 	t.Helper()
-	s, err := ParseSettings([]byte(text), environ, SettingsOptions{File: "f"})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func parsed(t *testing.T, text string, environ ...string) *Set {
+	t.Helper()
+	s, err := Parse([]byte(text), environ, Options{File: "f"})
 	must(t, err)
 	return s
 }
 
 func TestMistakes(t *testing.T) {
-	docker := SettingsOptions{File: "f", Engine: "docker"}
+	docker := Options{File: "f", Engine: "docker"}
 	for _, c := range []struct {
 		text, environ string
-		opts          SettingsOptions
+		opts          Options
 		want          string
 	}{
 		// The shape of the whole.
@@ -48,6 +51,8 @@ func TestMistakes(t *testing.T) {
 		{text: "log: &a {level: info}\nhttp: *a", want: "f:2: registry.http: anchors and aliases are not read here"},
 		{text: "log: {level: info}\nlog: {level: warn}", want: "f:2: registry.log: stands there twice"},
 		{text: "version: 0.9", want: "registry.version"},
+		{text: "redis: {addrs: ['a:1'], password:hunter2}", want: "f:1: registry.redis: has a key without a value that is none of "},
+		{text: "nonsense:", want: "f:1: registry: has a key without a value that is none of "},
 		// What trustcast owns.
 		{text: "http:\n  addr: :5000", want: "f:2: registry.http.addr: is trustcast's own; trustcast listens for the registry: give --listen"},
 		{text: "http: {tls: {certificate: /c}}", want: "registry.http.tls: is trustcast's own"},
@@ -81,7 +86,7 @@ func TestMistakes(t *testing.T) {
 		{text: "storage: {s3: {bucket: b}}", want: "registry.storage.s3: no region parameter provided"},
 		{text: "storage: {s3: {bucket: b, region: nowhere}}", want: "invalid region"},
 		{text: "storage: {s3: {bukket: b}}", want: "registry.storage.s3.bukket: there is no such key"},
-		{text: "storage: inmemory", opts: SettingsOptions{Replicas: 2}, want: "registry.storage.inmemory: each of 2 replicas would have images of its own: give --replicas 1"},
+		{text: "storage: inmemory", opts: Options{Replicas: 2}, want: "registry.storage.inmemory: each of 2 replicas would have images of its own: give --replicas 1"},
 		{text: "tags: {maxtags: -1}", want: "registry.tags.maxtags: -1 is less than 1"},
 		{text: "http: {headers: {'X Y': [a]}}", want: "no name of a header"},
 		{text: "notifications: {endpoints: [{name: a, url: 'ftp://x'}]}", want: "registry.notifications.endpoints.0.url: is no address"},
@@ -100,6 +105,19 @@ func TestMistakes(t *testing.T) {
 		{text: "middleware: {repository: [{name: x}]}", want: "registry.middleware.repository"},
 		// Secrets are in no error.
 		{text: "http: {secret: [hunter2]}", want: "registry.http.secret: takes one value"},
+		{text: "http: {secret: *hunter2}", want: "put what begins with * in quotes"},
+		{text: "http:\n  secret: !hunter2", want: "f:2: registry.http.secret: tags are not read here: put what begins with ! in quotes"},
+		{environ: "REGISTRY_HTTP_SECRET=*hunter2", want: "put what begins with * in quotes"},
+		{environ: "REGISTRY_HTTP_SECRET=!hunter2", want: "put what begins with ! in quotes"},
+		{text: "redis: {addrs: ['redis://:hunter2@h:6379']}", want: `registry.redis.addrs.0: "redis://(secret)@h:6379" is no HOST:PORT`},
+		{text: "health: {tcp: [{addr: 'tcp://u:hunter2@h'}]}", want: `registry.health.tcp.0.addr: "tcp://(secret)@h" is no HOST:PORT`},
+		{text: "health: {http: [{uri: 'https://u:hunter2@h'}, {uri: 'https://u:hunter2@h'}]}", want: "registry.health.http.1.uri: \"https://(secret)@h\" is empty or checked twice"},
+		{text: "storage: {s3: {bucket: b, region: eu-west-1, accesskey: hunter2}}", want: "registry.storage.s3.secretkey: has no value: give both accesskey and secretkey, or neither"},
+		{text: "storage: {s3: {bucket: b, region: eu-west-1, regionendpoint: 'http://u:hunter2@ x'}}", want: "registry.storage.s3.regionendpoint: is no address"},
+		{text: "proxy: {remoteurl: 'https://u:hunter2@h'}", want: "registry.proxy.remoteurl: give who signs in as registry.proxy.username and registry.proxy.password"},
+		{text: "proxy: {remoteurl: 'https://h/v2/'}", want: "registry.proxy.remoteurl: ends with its host: leave /v2/ out"},
+		{text: "proxy: {remoteurl: 'https://h', username: u}", want: "registry.proxy.password: has no value: give both username and password, or neither"},
+		{text: "proxy: {remoteurl: 'https://h', ttl: 1h}", opts: Options{File: "f", Engine: "docker", Network: true}, want: "registry.proxy.ttl: replicas write nothing beside the images"},
 		// Replicas without a network.
 		{text: "storage: {s3: {bucket: b, region: eu-west-1}}", opts: docker, want: "registry.storage.s3: needs a network, and replicas have none: give one with --registry-network NAME"},
 		{text: "redis: {addrs: ['a:1']}", opts: docker, want: "registry.redis.addrs: needs a network"},
@@ -110,7 +128,7 @@ func TestMistakes(t *testing.T) {
 		if c.opts.File == "" {
 			c.opts.File = "f"
 		}
-		_, err := ParseSettings([]byte(c.text), []string{c.environ, "HOME=/"}, c.opts)
+		_, err := Parse([]byte(c.text), []string{c.environ, "HOME=/"}, c.opts)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q, %s:\n%v\nwant %q", c.text, c.environ, err, c.want)
 		}
@@ -121,14 +139,14 @@ func TestMistakes(t *testing.T) {
 }
 
 func TestAllMistakesAtOnce(t *testing.T) {
-	_, err := ParseSettings([]byte("catalog: {maxentries: x}\ntags: {maxtags: y}"), nil, SettingsOptions{})
+	_, err := Parse([]byte("catalog: {maxentries: x}\ntags: {maxtags: y}"), nil, Options{})
 	if err == nil || strings.Count(err.Error(), "whole number") != 2 {
 		t.Error(err)
 	}
 }
 
 func TestForeignVariablesAreWarnings(t *testing.T) {
-	s := settings(t, "", "REGISTRY_SERVICE_HOST=10.0.0.1", "REGISTRY_PORT_5000_TCP=tcp://x", "REGISTRY=x", "TRUSTCAST_X=y")
+	s := parsed(t, "", "REGISTRY_SERVICE_HOST=10.0.0.1", "REGISTRY_PORT_5000_TCP=tcp://x", "REGISTRY=x", "TRUSTCAST_X=y")
 	if w := s.Warnings(); len(w) != 2 || !strings.Contains(w[0], "REGISTRY_PORT_5000_TCP is passed over") {
 		t.Errorf("%q", w)
 	}
@@ -166,7 +184,7 @@ func TestVariablesAsDistributionReadsThem(t *testing.T) {
 	for _, c := range overlays {
 		name, value, _ := strings.Cut(c.variable, "=")
 		t.Run(name, func(t *testing.T) {
-			r := &reading{Settings: &Settings{opts: SettingsOptions{File: "f"}, from: map[*yaml.Node]origin{}}}
+			r := &reading{Set: &Set{opts: Options{File: "f"}, from: map[*yaml.Node]origin{}}, empty: map[*yaml.Node][]*yaml.Node{}}
 			must(t, r.parse([]byte(c.text)))
 			must(t, r.overlay([]string{c.variable}))
 			must(t, r.shape())
@@ -223,17 +241,17 @@ func plain(t *testing.T, c *configuration.Configuration) map[string]any {
 }
 
 func TestShown(t *testing.T) {
-	s := settings(t, `storage:
+	s := parsed(t, `storage:
   s3:
     bucket: b
     region: eu-west-1
     secretkey: hunter2
     accesskey: hunter2
 http: {secret: hunter2}
-proxy: {remoteurl: 'https://u:hunter2@x', password: hunter2}
+proxy: {remoteurl: 'https://x', username: u, password: hunter2}
 notifications:
   endpoints:
-    - {name: n, url: 'https://x', headers: {Authorization: [hunter2]}}
+    - {name: n, url: 'https://u:hunter2@x', headers: {Authorization: [hunter2]}}
 `, "REGISTRY_REDIS_PASSWORD=hunter2", "REGISTRY_REDIS_ADDRS=[a:1]", "REGISTRY_CATALOG_MAXENTRIES=5")
 	text, err := json.Marshal(s.Shown())
 	must(t, err)
@@ -256,7 +274,7 @@ notifications:
 			t.Errorf("%+v, want %+v", got, want)
 		}
 	}
-	if !s.SecretsInFile() || settings(t, "", "REGISTRY_HTTP_SECRET=x").SecretsInFile() {
+	if !s.SecretsInFile() || parsed(t, "", "REGISTRY_HTTP_SECRET=x").SecretsInFile() {
 		t.Error("SecretsInFile is wrong")
 	}
 }
@@ -264,7 +282,7 @@ notifications:
 // The log's level has an older name, too.
 func TestLoglevel(t *testing.T) {
 	for text, want := range map[string]string{"": "warn", "loglevel: debug": "debug", "loglevel: debug\nlog: {level: error}": "error"} {
-		c, err := settings(t, text).Configuration("/", "secret")
+		c, err := parsed(t, text).Configuration("/", "secret")
 		must(t, err)
 		if string(c.Log.Level) != want {
 			t.Errorf("%q: %s, want %s", text, c.Log.Level, want)
@@ -272,109 +290,18 @@ func TestLoglevel(t *testing.T) {
 	}
 }
 
-// What the registry says of its work goes where the operator looks for it.
-func TestLevelAndFieldsCount(t *testing.T) {
-	var lines bytes.Buffer
-	log := slog.New(slog.NewTextHandler(&lines, nil))
-	e := newEmbedded(t, EmbeddedConfig{Root: t.TempDir(), Log: log, Settings: settings(t, "log: {level: info, fields: {team: a}}")})
-	upload(t, e)
-	if got := lines.String(); !strings.Contains(got, "level=INFO") || !strings.Contains(got, "team=a") {
-		t.Errorf("logged %q", got)
-	}
-}
-
 func TestDefaultsAreShown(t *testing.T) {
-	for _, v := range settings(t, "").Shown() {
+	for _, v := range parsed(t, "").Shown() {
 		if v.Origin != "default" {
 			t.Errorf("%+v", v)
 		}
 	}
 }
 
-// The embedded registry does what the operator says.
-func TestSettingsCount(t *testing.T) {
-	root := t.TempDir()
-	remove := func(s *Settings) int {
-		e := newEmbedded(t, EmbeddedConfig{Root: root, Settings: s})
-		return answer(t, e, http.MethodDelete, "/v2/app/manifests/sha256:"+strings.Repeat("0", 64), nil).StatusCode
-	}
-	if got := remove(settings(t, "")); got != http.StatusNotFound {
-		t.Errorf("by default a deletion gets %d", got)
-	}
-	if got := remove(settings(t, "storage: {delete: {enabled: false}}")); got != http.StatusMethodNotAllowed {
-		t.Errorf("with delete.enabled: false, a deletion gets %d", got)
-	}
-	if got := remove(settings(t, "storage: {delete: {enabled: false}}", "REGISTRY_STORAGE_DELETE_ENABLED=true")); got != http.StatusNotFound {
-		t.Errorf("with the variable over the file, a deletion gets %d", got)
-	}
-	// A panic in distribution when its own parser reads it.
-	e := newEmbedded(t, EmbeddedConfig{Root: root, Settings: settings(t, "", "REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED=true")})
-	if got := answer(t, e, http.MethodPost, "/v2/app/blobs/uploads/", nil).StatusCode; got != http.StatusMethodNotAllowed {
-		t.Errorf("read-only, an upload gets %d", got)
-	}
-	e = newEmbedded(t, EmbeddedConfig{Root: root, Settings: settings(t, "http: {headers: {X-Test: [a]}}")})
-	if got := answer(t, e, http.MethodGet, "/v2/", nil).Header.Get("X-Test"); got != "a" {
-		t.Errorf("the header is %q", got)
-	}
-	e = newEmbedded(t, EmbeddedConfig{Root: root, Settings: settings(t, "", "REGISTRY_CATALOG_MAXENTRIES=5")})
-	for n, want := range map[string]int{"5": http.StatusOK, "6": http.StatusBadRequest} {
-		if got := answer(t, e, http.MethodGet, "/v2/_catalog?n="+n, nil).StatusCode; got != want {
-			t.Errorf("a catalog of %s gets %d", n, got)
-		}
-	}
-}
-
-func TestPurgeAsConfigured(t *testing.T) {
-	root := t.TempDir()
-	var lines bytes.Buffer
-	log := slog.New(slog.NewTextHandler(&lines, nil))
-	e := newEmbedded(t, EmbeddedConfig{Root: root})
-	upload(t, e)
-	startedAt, err := filepath.Glob(filepath.Join(root, "docker/registry/v2/repositories/app/_uploads/*/startedat"))
-	must(t, err)
-	must(t, os.WriteFile(startedAt[0], []byte(time.Now().Add(-2*time.Hour).Format(time.RFC3339)), 0o600))
-	for _, c := range []struct {
-		age, dryrun, said string
-		left              int
-	}{{"3h", "false", "", 1}, {"1h", "true", "kept", 1}, {"1h", "false", "removed", 0}} {
-		p := settings(t, "storage: {maintenance: {uploadpurging: {age: "+c.age+"}}}", "REGISTRY_STORAGE_MAINTENANCE_UPLOADPURGING_DRYRUN="+c.dryrun).Purge()
-		must(t, purgeOnce(t.Context(), rooted{root}, p, log))
-		if n := uploads(t, root); n != c.left || !strings.Contains(lines.String(), c.said) {
-			t.Errorf("%+v: %d are left, said %q", c, n, &lines)
-		}
-	}
-}
-
-func TestInMemory(t *testing.T) {
-	root := t.TempDir()
-	s := settings(t, "storage: inmemory")
-	upload(t, newEmbedded(t, EmbeddedConfig{Root: root, Settings: s}))
-	if entries, err := os.ReadDir(root); err != nil || len(entries) > 0 || s.StorageDriver() != "inmemory" {
-		t.Errorf("%v, %v, %s", entries, err, s.StorageDriver())
-	}
-}
-
-func TestHealthChecks(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "down")
-	must(t, os.WriteFile(file, nil, 0o600))
-	e := newEmbedded(t, EmbeddedConfig{Root: t.TempDir(), Settings: settings(t, "health: {file: [{file: "+file+", interval: 1ms}]}")})
-	defer func() { must(t, e.Close(t.Context(), "embedded-1")) }()
-	want := http.StatusServiceUnavailable
-	for range 2 {
-		for deadline := time.Now().Add(10 * time.Second); answer(t, e, http.MethodGet, "/v2/", nil).StatusCode != want; {
-			if time.Now().After(deadline) {
-				t.Fatal("the health check does not count")
-			}
-		}
-		_ = os.Remove(file)
-		want = http.StatusOK
-	}
-}
-
 // What a replica of the image reads, by distribution's own parser.
 func TestFile(t *testing.T) {
 	for _, text := range []string{"", "storage: inmemory", "http: {secret: chosen, relativeurls: yes}\nlog: {level: debug, formatter: json}\nstorage: {cache: {blobdescriptor: inmemory}, redirect: }"} {
-		s, err := ParseSettings([]byte(text), nil, SettingsOptions{Engine: "docker", Replicas: 1})
+		s, err := Parse([]byte(text), nil, Options{Engine: "docker", Replicas: 1})
 		must(t, err)
 		file, err := s.File("/var/lib/registry", "0123e5", "/var/lib/registry/run/a.sock")
 		must(t, err)
@@ -389,20 +316,18 @@ func TestFile(t *testing.T) {
 		if c.HTTP.Net != "unix" || c.HTTP.Addr != "/var/lib/registry/run/a.sock" || c.HTTP.Secret != secret || len(c.Auth) > 0 {
 			t.Errorf("%+v in\n%s", c.HTTP, file)
 		}
-		if s.StorageDriver() == storageDriver && c.Storage["filesystem"]["rootdirectory"] != "/var/lib/registry" {
+		if s.StorageDriver() == filesystem && c.Storage["filesystem"]["rootdirectory"] != "/var/lib/registry" {
 			t.Errorf("the blobs are in %v", c.Storage)
 		}
 		c.Storage["filesystem"] = configuration.Parameters{"rootdirectory": t.TempDir()}
 		delete(c.Storage, "inmemory")
-		if _, err := newApp(t.Context(), c); err != nil {
-			t.Error(err)
-		}
+		must(t, handlers.NewApp(t.Context(), c).Shutdown())
 	}
 }
 
 // The reference tells of each key that is refused.
 func TestReferenceNamesWhatIsOwned(t *testing.T) {
-	text, err := os.ReadFile("../../docs/reference/configuration.md")
+	text, err := os.ReadFile("../../../docs/reference/configuration.md")
 	must(t, err)
 	for _, o := range slices.Concat(ownKeys, embeddedOwned) {
 		if !strings.Contains(string(text), "`"+keyPath(o.path)+"`") {

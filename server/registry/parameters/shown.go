@@ -1,7 +1,7 @@
-package registry
+package parameters
 
 import (
-	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -24,7 +24,7 @@ type Shown struct {
 }
 
 // Shown returns all values that count, in the order in which they were written.
-func (s *Settings) Shown() []Shown {
+func (s *Set) Shown() []Shown {
 	var list []Shown
 	s.show(s.root, "", &list)
 	if at(s.root, "http.secret") == nil {
@@ -33,7 +33,7 @@ func (s *Settings) Shown() []Shown {
 	return list
 }
 
-func (s *Settings) show(n *yaml.Node, path string, list *[]Shown) {
+func (s *Set) show(n *yaml.Node, path string, list *[]Shown) {
 	switch {
 	case n.Kind == yaml.MappingNode && len(n.Content) > 0:
 		for i := 0; i < len(n.Content); i += 2 {
@@ -48,7 +48,7 @@ func (s *Settings) show(n *yaml.Node, path string, list *[]Shown) {
 	}
 }
 
-func (s *Settings) shown(n *yaml.Node, path string) Shown {
+func (s *Set) shown(n *yaml.Node, path string) Shown {
 	v := Shown{Key: keyPath(path), Value: n.Value, Origin: "file", Where: s.where(n)}
 	if o, other := s.from[n]; other {
 		if v.Origin, v.Where = "environment", o.variable; o.variable == "" {
@@ -60,17 +60,17 @@ func (s *Settings) shown(n *yaml.Node, path string) Shown {
 		v.Value = "{}"
 	case n.Kind == yaml.SequenceNode:
 		v.Value = "[]"
-	case IsSecret(v.Key):
+	case isSecret(v.Key):
 		v.Value = hidden
 	default:
-		v.Value = withoutPassword(n.Value)
+		v.Value = WithoutPassword(n.Value)
 	}
 	return v
 }
 
 // SecretsInFile says that the section holds secrets, so that others must not read
 // the file.
-func (s *Settings) SecretsInFile() bool {
+func (s *Set) SecretsInFile() bool {
 	for _, v := range s.Shown() {
 		if v.Origin == "file" && (v.Value == hidden || strings.Contains(v.Value, hidden)) {
 			return true
@@ -86,9 +86,9 @@ var (
 	publicKeys  = []string{"registry.redis.tls.key"} // a file's name
 )
 
-// IsSecret says whether the value of a key's path is a secret: "registry." and parts
+// isSecret says whether the value of a key's path is a secret: "registry." and parts
 // joined by dots.
-func IsSecret(path string) bool {
+func isSecret(path string) bool {
 	lower := strings.ToLower(path)
 	for _, public := range publicKeys {
 		if lower == public {
@@ -109,14 +109,8 @@ func IsSecret(path string) bool {
 	return false
 }
 
-// withoutPassword hides the one in a URL.
-func withoutPassword(s string) string {
-	u, err := url.Parse(s)
-	if err != nil || u.User == nil {
-		return s
-	}
-	if at := strings.LastIndex(s, "@"); at > 0 {
-		return u.Scheme + "://" + hidden + s[at:]
-	}
-	return s
-}
+// userinfo is who signs in, in a URL.
+var userinfo = regexp.MustCompile(`://[^/\s"]*@`)
+
+// WithoutPassword hides who signs in, in the URLs of a text.
+func WithoutPassword(text string) string { return userinfo.ReplaceAllString(text, "://"+hidden+"@") }
