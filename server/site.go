@@ -34,6 +34,10 @@ type site struct {
 	// choice.
 	Engine string `json:"engine,omitempty"`
 	Volume string `json:"volume,omitempty"`
+	// Lives as Init was told; zero: the server's defaults.
+	CALife      time.Duration `json:"ca_life,omitempty"`
+	LeafLife    time.Duration `json:"leaf_life,omitempty"`
+	ControlLife time.Duration `json:"control_life,omitempty"`
 	// Adopted is when a plain registry was taken over; zero: it was made anew.
 	Adopted time.Time `json:"adopted,omitzero"`
 }
@@ -102,23 +106,11 @@ func Init(ctx context.Context, cfg InitConfig) (InitResult, error) {
 	if err := cfg.adoptVolume(); err != nil {
 		return InitResult{}, err
 	}
-	s := site{Domain: cfg.Domain, Aliases: cfg.Aliases, Subject: cfg.Subject, Engine: cfg.EngineName, Volume: cfg.Volume}
-	names, err := s.names()
-	if err != nil {
-		return InitResult{}, err
-	}
-	s.Domain = names[0].String()
-	subject, err := parseSubject(cfg.Subject)
+	s, names, subject, err := cfg.site()
 	if err != nil {
 		return InitResult{}, err
 	}
 	if _, err := archive.Settle(cfg.DataDir); err != nil {
-		return InitResult{}, err
-	}
-	if err := checkFirstUser(cfg); err != nil {
-		return InitResult{}, err
-	}
-	if err := checkVolume(cfg.EngineName, cfg.Volume); err != nil {
 		return InitResult{}, err
 	}
 	var o *old

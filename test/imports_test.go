@@ -51,8 +51,10 @@ func mayImport(pkg string) []string {
 	switch {
 	case side == "test", side == "bench":
 		return nil // everything
-	case pkg == "certs", side == "proto", pkg == "internal/durable", pkg == "internal/gossip", pkg == "internal/cli", pkg == "internal/peer", pkg == "internal/below", pkg == "internal/near", pkg == "internal/printable":
+	case pkg == "certs", side == "proto", pkg == "internal/durable", pkg == "internal/gossip", pkg == "internal/peer", pkg == "internal/below", pkg == "internal/near", pkg == "internal/printable":
 		return []string{}
+	case pkg == "internal/cli":
+		return []string{"internal/near"}
 	case pkg == "internal/config":
 		return []string{"internal/cli", "internal/near"}
 	case pkg == "cmd/trustcast":

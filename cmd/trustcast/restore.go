@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,6 +99,9 @@ func (a *app) openBackup(ctx context.Context, source string, bar *bar) (in io.Re
 		return a.stdin, func() {}, nil
 	}
 	f, err := os.Open(filepath.Clean(source))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, cli.Errorf(cli.NotFound, "the backup %s is not there; 'trustcast backup FILE' makes one", source)
+	}
 	if err != nil {
 		return nil, nil, cli.Errorf(cli.Failed, "the backup cannot be read: %w", err)
 	}

@@ -184,3 +184,20 @@ func FuzzFile(f *testing.F) {
 		}
 	})
 }
+
+// Every mistake is named, not the first alone.
+func TestEachMistake(t *testing.T) {
+	file, err := config.Read(write(t, "listne: a\ntick: soon\nskip: x\ninit: maybe\n"))
+	must(t, err)
+	unknown := file.Check([]*pflag.FlagSet{flags()})
+	_, bad := config.Lay(flags(), func(name string) string {
+		return map[string]string{"TRUSTCAST_TICK": "never"}[name]
+	}, file)
+	for err, want := range map[error][]string{unknown: {":1: listne: ", ":3: skip: "}, bad: {`TRUSTCAST_TICK="never"`, `:4: init: "maybe": give true or false`}} {
+		for _, part := range want {
+			if err == nil || !strings.Contains(err.Error(), part) {
+				t.Errorf("%v\nhas no %s", err, part)
+			}
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -193,10 +194,32 @@ func (r *Registry) state() State {
 func (r *Registry) image() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.rec.Image != "" && r.rec.From == r.cfg.Image {
-		return r.rec.Image
+	return cmp.Or(r.rec.upgraded(r.cfg.Image), r.cfg.Image)
+}
+
+// Upgraded is the image that an upgrade went to from the configured one; empty: the
+// configured one counts.
+func (r *Registry) Upgraded() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rec.upgraded(r.cfg.Image)
+}
+
+// ReadUpgraded is Upgraded by the records of a directory, whether or not a server
+// runs there; no image is the default.
+func ReadUpgraded(dir, image string) (string, error) {
+	var rec record
+	if err := records.Read(dir, recordName, &rec); err != nil && !errors.Is(err, records.ErrNotFound) {
+		return "", err
 	}
-	return r.cfg.Image
+	return rec.upgraded(cmp.Or(image, DefaultImage)), nil
+}
+
+func (rec record) upgraded(configured string) string {
+	if rec.From != configured || rec.Image == configured {
+		return ""
+	}
+	return rec.Image
 }
 
 // serving returns the replicas that serve.

@@ -139,6 +139,18 @@ func (s *site) others(gone []string) error {
 	return nil
 }
 
+// shows wants this image and its origin in what the server counts.
+func (s *site) shows(image, origin string) {
+	s.t.Helper()
+	r, err := s.admin.ShowConfig(s.t.Context(), &pb.ShowConfigRequest{})
+	must(s.t, err)
+	for _, shown := range r.GetSettings() {
+		if shown.GetKey() == "registry-image" && (shown.GetValue() != image || shown.GetOrigin() != origin) {
+			s.t.Errorf("%v is shown, want %s by %s", shown, image, origin)
+		}
+	}
+}
+
 // A collection frees what no image needs, and what came lately stays.
 func TestCollect(t *testing.T) {
 	each(t, func(t *testing.T, s *site) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trustcast/trustcast/server"
 	"github.com/trustcast/trustcast/test/images"
 )
 
@@ -37,8 +38,16 @@ func TestUpgrade(t *testing.T) {
 		runs(next)
 		must(t, s.pull("app:v1", image))
 		s.end()
+		s.cfg.Settings = []server.Setting{{Key: "registry-image", Value: old, Origin: "flag"}}
 		s.start() // with the old image in its configuration
 		runs(next)
+		s.shows(next, "upgrade")
+		if !strings.Contains(s.logs.String(), "the image of the last upgrade counts") {
+			t.Error("nothing in the log says that the configured image does not count")
+		}
+		if kept, err := server.ReadKept(s.cfg.DataDir, old); err != nil || kept.Upgraded != next || kept.Engine != "docker" || kept.Volume == "" {
+			t.Errorf("kept are %+v (%v), want an upgrade to %s", kept, err, next)
+		}
 		must(t, s.pull("app:v1", image))
 
 		// One that never answers well, one that cannot start, one that is not there: back
@@ -57,6 +66,7 @@ func TestUpgrade(t *testing.T) {
 		s.push("app:v28", 10_000, 1)
 		s.must("upgrade", old)
 		runs(old)
+		s.shows(old, "flag")
 		must(t, s.pull("app:v1", image))
 	})
 }
