@@ -29,6 +29,7 @@ type metrics struct {
 	refusals prometheus.Counter
 	refused  *prometheus.CounterVec
 	retries  prometheus.Counter
+	direct   prometheus.Counter
 	inFlight atomic.Int64
 	held     atomic.Int64
 }
@@ -56,6 +57,10 @@ func newMetrics(e *Edge) *metrics {
 			Help: "Requests sent again because an endpoint failed before it answered.",
 		}),
 	}
+	m.direct = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "trustcast_edge_direct_total",
+		Help: "Reads answered from the registry's files, without an endpoint.",
+	})
 	if e.cfg.Registerer != nil {
 		m.register(e)
 	}
@@ -72,7 +77,7 @@ func (m *metrics) register(e *Edge) {
 		Name: "trustcast_edge_requests_held",
 		Help: "Requests that wait behind the gate or for an endpoint.",
 	}, func() float64 { return float64(m.held.Load()) })
-	all := []prometheus.Collector{m.requests, m.signIns, m.refusals, m.refused, m.retries, inFlight, held, endpointMetrics{e}}
+	all := []prometheus.Collector{m.requests, m.signIns, m.refusals, m.refused, m.retries, m.direct, inFlight, held, endpointMetrics{e}}
 	if e.cfg.Free != nil {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "trustcast_edge_free_bytes",

@@ -126,6 +126,7 @@ func (v *visit) direct() bool {
 		return false
 	}
 	if !v.write && v.cfg.Direct != nil && v.cfg.Direct(v.out, v.r) {
+		v.metrics.direct.Inc()
 		return true
 	}
 	v.r, v.forwarded = forward(v.r), true

@@ -172,7 +172,7 @@ func (a *adoption) switchOver(t *testing.T, steps []string, e *excuses) time.Dur
 	if len(args) > 0 {
 		args = append(slices.Clone(args), "--registry-image", a.image)
 	}
-	must(t, a.f.server.start("trustcast", a.old.dockerHost(), args...))
+	must(t, a.f.server.start("trustcast", readByReplicas(a.old.dockerHost()), args...))
 	end()
 	away := time.Since(from)
 	st, err := a.f.server.status()

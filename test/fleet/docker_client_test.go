@@ -67,7 +67,7 @@ func (c *client) start(t *testing.T) {
 	}
 	_, err := c.server.commandInput(password+"\n", init...)
 	must(t, err)
-	must(t, c.server.start("trustcast", nil, args...))
+	must(t, c.server.start("trustcast", readByReplicas(nil), args...))
 	c.refused(t, c.host)
 	c.refused(t, c.without)
 	c.join(t, c.host)

@@ -52,6 +52,7 @@ func TestEngineKilled(t *testing.T) {
 	o.scenario(t, "its containers go on until it is back", o.testReplicasEndWithTheReturn)
 	o.scenario(t, "its containers die with it", o.testReplicasDie)
 	o.scenario(t, "its containers outlive it", o.testReplicasLive)
+	o.scenario(t, "reads need neither", o.testReadsNeedNobody)
 	t.Logf("killed engine: %v; %v; %v in all", o.asks, &o.sum, time.Since(begin).Round(time.Second))
 }
 
@@ -86,7 +87,7 @@ func (o *outage) begin(t *testing.T) {
 	argv := []string{o.run.path("bin", "trustcast"), "init", "--domain", domain, "--user", user, "--password-stdin", "--engine", "docker", "--volume", "data", "--data-dir", o.server.dataDir}
 	_, err := o.run.output(t.Context(), o.engine.dockerHost(), password+"\n", argv...)
 	must(t, err)
-	must(t, o.server.start("trustcast", o.engine.dockerHost(), "--replicas", strconv.Itoa(engineReplicas), "--registry-image", o.image))
+	must(t, o.server.start("trustcast", readByReplicas(o.engine.dockerHost()), "--replicas", strconv.Itoa(engineReplicas), "--registry-image", o.image))
 	must(t, until(engineBack, "the registry is whole", o.whole))
 }
 
@@ -169,7 +170,7 @@ func (o *outage) testReplicasLive(t *testing.T) {
 	must(t, o.engine.stopEngine())
 	must(t, os.WriteFile(o.engine.path("etc-docker", "daemon.json"), []byte(`{"live-restore": true}`), 0o600))
 	must(t, o.engine.startEngine())
-	must(t, o.server.start("trustcast", o.engine.dockerHost(), "--replicas", strconv.Itoa(engineReplicas), "--registry-image", o.image))
+	must(t, o.server.start("trustcast", readByReplicas(o.engine.dockerHost()), "--replicas", strconv.Itoa(engineReplicas), "--registry-image", o.image))
 	must(t, until(engineBack, "the registry is whole", o.whole))
 	o.waitTrusted(t, time.Minute)
 
@@ -194,6 +195,32 @@ func (o *outage) testReplicasLive(t *testing.T) {
 	if n := said.count("a replica has ended by itself"); n > 0 {
 		t.Errorf("%d replicas ended by themselves", n)
 	}
+}
+
+// testReadsNeedNobody: by default manifests and blobs come from the files, and pulls go
+// on without an engine and without a replica.
+func (o *outage) testReadsNeedNobody(t *testing.T) {
+	must(t, o.server.stop())
+	must(t, o.server.start("trustcast", o.engine.dockerHost(), "--replicas", strconv.Itoa(engineReplicas), "--registry-image", o.image))
+	must(t, until(engineBack, "the registry is whole", o.whole))
+	o.waitTrusted(t, time.Minute)
+	said := o.listen(t)
+	pids := o.replicaPIDs(t)
+	o.killEngine(t)
+	for _, pid := range pids {
+		must(t, syscall.Kill(pid, syscall.SIGKILL))
+	}
+	said.wait(t, "an endpoint of the registry fails", engineReplicas)
+	before, err := o.server.directly()
+	must(t, err)
+	o.pull(t, o.hosts[0])
+	after, err := o.server.directly()
+	must(t, err)
+	if after == before {
+		t.Error("the pull read nothing from the files")
+	}
+	must(t, o.engine.startEngine())
+	must(t, until(engineBack, "the registry is whole", o.whole))
 }
 
 // registryStatus is the part of `trustcast registry status -o json` that is looked at.

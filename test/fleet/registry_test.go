@@ -78,6 +78,9 @@ func TestRegistryLife(t *testing.T) {
 	if want := (attempted - l.f.sum.failed) * blobsPerPull; after-blobs < want {
 		t.Errorf("the edge served %d blobs for %d pulls, want %d: some pulls fetched nothing", after-blobs, attempted, want)
 	}
+	if direct, err := l.f.server.directly(); err != nil || direct > 0 {
+		t.Errorf("%d reads reached no replica (%v)", direct, err)
+	}
 	l.checkCounts(t)
 	l.checkOverlaps(t)
 	l.checkTries(t)
@@ -102,7 +105,7 @@ func (l *life) start(t *testing.T) {
 	l.f = newFleet(t, lifeHosts, "--max-download-attempts", "1")
 	_, err := l.f.server.commandInput(password+"\n", "init", "--domain", domain, "--user", user, "--password-stdin", "--engine", "docker", "--volume", l.f.run.name())
 	must(t, err)
-	must(t, l.f.server.start("trustcast", nil, "--replicas", strconv.Itoa(lifeReplicas), "--registry-image", l.images[0]))
+	must(t, l.f.server.start("trustcast", readByReplicas(nil), "--replicas", strconv.Itoa(lifeReplicas), "--registry-image", l.images[0]))
 	l.f.refusedEverywhere(t)
 	l.f.testJoin(t)
 	l.client, err = newClient(filepath.Join(l.f.server.dataDir, "certs", "ca.crt"), l.f.server.listen(registryPort))

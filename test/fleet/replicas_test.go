@@ -24,8 +24,11 @@ func (f *fleet) replicas(domain string) (map[string]string, error) {
 	found := map[string]string{}
 	for _, id := range strings.Fields(out) {
 		image, err := command("docker", "inspect", "--format", "{{.Image}}", id)
+		if err != nil && strings.Contains(err.Error(), "No such object") {
+			continue // it ended just now
+		}
 		if err != nil {
-			return nil, err // it ended just now
+			return nil, err
 		}
 		found[id] = strings.TrimSpace(image)
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -219,26 +220,47 @@ func (s *server) phaseTime(rotation int, phase string) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("the server's log has no line for rotation %d phase %s", rotation, phase)
 }
 
+// readByReplicas is an environment in which replicas answer what else is answered from
+// the registry's files: they log it.
+func readByReplicas(env []string) []string {
+	return append(slices.Clone(env), "REGISTRY_LOG_LEVEL=info")
+}
+
 // blobGets is how many blob GETs the edge has answered well since it started.
 func (s *server) blobGets() (int, error) {
+	return s.metric(func(series string) bool {
+		return strings.HasPrefix(series, "trustcast_edge_requests_total{") && strings.Contains(series, `route="blob"`) &&
+			strings.Contains(series, `method="GET"`) && strings.Contains(series, `code="2`)
+	})
+}
+
+// directly is how many reads no replica was asked for.
+func (s *server) directly() (int, error) {
+	return s.metric(func(series string) bool { return series == "trustcast_edge_direct_total" })
+}
+
+// metric is the sum of the series that count.
+func (s *server) metric(counts func(series string) bool) (int, error) {
 	resp, err := http.Get("http://" + s.listen(s.ports.http) + "/metrics")
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	total := 0
+	total, found := 0, false
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
-		series, value, _ := strings.Cut(lines.Text(), "} ")
-		if !strings.HasPrefix(series, "trustcast_edge_requests_total{") || !strings.Contains(series, `route="blob"`) ||
-			!strings.Contains(series, `method="GET"`) || !strings.Contains(series, `code="2`) {
+		at := strings.LastIndexByte(lines.Text(), ' ')
+		if at < 0 || !counts(lines.Text()[:at]) {
 			continue
 		}
-		v, err := strconv.ParseFloat(value, 64)
+		v, err := strconv.ParseFloat(lines.Text()[at+1:], 64)
 		if err != nil {
 			return 0, err
 		}
-		total += int(v)
+		total, found = total+int(v), true
 	}
-	return total, lines.Err()
+	if err := lines.Err(); err != nil || found {
+		return total, err
+	}
+	return 0, errors.New("the server has no such metric")
 }
