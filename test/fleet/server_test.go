@@ -228,25 +228,29 @@ func readByReplicas(env []string) []string {
 
 // blobGets is how many blob GETs the edge has answered well since it started.
 func (s *server) blobGets() (int, error) {
-	return s.metric(func(series string) bool {
+	n, _, err := s.metric(func(series string) bool { // which is not there before the first
 		return strings.HasPrefix(series, "trustcast_edge_requests_total{") && strings.Contains(series, `route="blob"`) &&
 			strings.Contains(series, `method="GET"`) && strings.Contains(series, `code="2`)
 	})
+	return n, err
 }
 
 // directly is how many reads no replica was asked for.
 func (s *server) directly() (int, error) {
-	return s.metric(func(series string) bool { return series == "trustcast_edge_direct_total" })
+	n, there, err := s.metric(func(series string) bool { return series == "trustcast_edge_direct_total" })
+	if err == nil && !there {
+		err = errors.New("the server does not count its direct reads")
+	}
+	return n, err
 }
 
-// metric is the sum of the series that count.
-func (s *server) metric(counts func(series string) bool) (int, error) {
+// metric is the sum of the series that count, if there are any.
+func (s *server) metric(counts func(series string) bool) (total int, found bool, err error) {
 	resp, err := http.Get("http://" + s.listen(s.ports.http) + "/metrics")
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	total, found := 0, false
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
 		at := strings.LastIndexByte(lines.Text(), ' ')
@@ -255,12 +259,9 @@ func (s *server) metric(counts func(series string) bool) (int, error) {
 		}
 		v, err := strconv.ParseFloat(lines.Text()[at+1:], 64)
 		if err != nil {
-			return 0, err
+			return 0, false, err
 		}
 		total, found = total+int(v), true
 	}
-	if err := lines.Err(); err != nil || found {
-		return total, err
-	}
-	return 0, errors.New("the server has no such metric")
+	return total, found, lines.Err()
 }
