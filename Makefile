@@ -42,7 +42,8 @@ PROOFS := ./test/explore ./test/sim ./test/mutants ./test/crash
 FIGURES := grep --line-buffered -vE '^(=== (RUN|PAUSE|CONT|NAME) |( *)--- PASS)'
 
 test: ## run all tests that need neither root nor Docker, with the race detector
-	go test -race -timeout 15m $$(go list ./... | grep -vE '/test/(explore|sim|mutants|crash|contract)$$')
+	go test -race -timeout 15m $$(go list ./... | grep -vE '/test(/(explore|sim|mutants|crash|contract))?$$')
+	go test -race -timeout 15m -v ./test | $(FIGURES)
 	go test -timeout 15m -v ./test/contract | $(FIGURES)
 	go test -race -timeout 15m -v $(PROOFS) | $(FIGURES)
 

@@ -61,6 +61,7 @@ type agent struct {
 	wanted    wanted       // newest from the server; zero before the first
 	newest    *pb.Wanted   // the newest offer, accepted or not; nil before the first
 	refused   string       // why the newest offer was refused; "" when it was not
+	missing   string       // why the bundle is not on disk; "" when it is
 	// considered is the revision of the newest offer, accepted or not; 0: none.
 	considered uint64
 	boot       uint64
@@ -183,6 +184,9 @@ func (a *agent) enter(ctx context.Context) error {
 			return err
 		}
 		return a.load()
+	}
+	if err := a.docker.Check(); err != nil {
+		return err // before the token is used up
 	}
 	if a.enrolment, err = enroll(ctx, a.cfg, a.store); err != nil {
 		return err

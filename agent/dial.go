@@ -55,7 +55,7 @@ func (e enrolment) clientConfig() (*tls.Config, error) {
 				err = fmt.Errorf("it is of fleet %s, this host of %s", fleet, e.FleetID)
 			}
 			if err != nil {
-				return fmt.Errorf("what answers at %s is not this host's server: %w", e.Server, err)
+				return fmt.Errorf("what answers at %s is not this host's server: %w; if the server was made anew, run `trustcast-agent leave`, then join with a token of it", e.Server, err)
 			}
 			return nil
 		},

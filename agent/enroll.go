@@ -127,10 +127,19 @@ func joinError(server string, err, refused error) error {
 		return refused
 	}
 	s := status.Convert(err)
+	if otherProtocol(s.Message()) {
+		return fmt.Errorf("%w: what answers at %s does not speak with agents (%s): it may be the registry's port; the server's port for agents is usually 7443", ErrUnreachable, server, s.Message())
+	}
 	if s.Code() == codes.Unavailable || s.Code() == codes.DeadlineExceeded {
 		return fmt.Errorf("%w: %s does not answer (%s): is the server running, is the port open from here, is the address right?", ErrUnreachable, server, s.Message())
 	}
 	return fmt.Errorf("%s refused: %s", server, s.Message())
+}
+
+// otherProtocol: TLS was answered by something that is no gRPC server, in the words of
+// a server that knows ALPN and of one that does not.
+func otherProtocol(message string) bool {
+	return strings.Contains(message, "no application protocol") || strings.Contains(message, "missing selected ALPN property")
 }
 
 // ErrUnreachable says that the server did not answer.

@@ -1,6 +1,9 @@
 package agent
 
 import (
+	"errors"
+	"syscall"
+
 	"github.com/trustcast/trustcast/internal/gossip"
 )
 
@@ -17,7 +20,11 @@ func (a *agent) startGossip() {
 		Transport: a.cfg.GossipTransport, Log: a.log,
 	})
 	if err != nil {
-		a.log.Warn("gossip is off: this host is reached by stream and poll alone", "err", err)
+		text := "gossip is off: this host is reached by stream and poll alone"
+		if errors.Is(err, syscall.EADDRINUSE) {
+			text += "; the server on this machine may have the port, then give another one, such as --gossip-listen :7948"
+		}
+		a.log.Warn(text, "err", err)
 		return
 	}
 	a.gossip = m

@@ -2,6 +2,9 @@ package agent
 
 import (
 	"bytes"
+	"log/slog"
+	"net"
+	"strings"
 	"testing"
 
 	"github.com/trustcast/trustcast/certs"
@@ -33,5 +36,23 @@ func TestRingIsTakenUnderAnOldRevision(t *testing.T) {
 		if said := a.report(certs.Evidence{}).GetGossipVersion(); said != version {
 			t.Errorf("version %d is acknowledged, want %d", said, version)
 		}
+	}
+}
+
+// TestTakenGossipPort: on the server's own machine the server has it.
+func TestTakenGossipPort(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	var log bytes.Buffer
+	a := &agent{cfg: Config{GossipListen: taken.Addr().String()}.withDefaults(), ring: ring{Keys: [][]byte{bytes.Repeat([]byte{1}, 32)}}}
+	a.enrolment.HostID, a.log = "host", slog.New(slog.NewTextHandler(&log, nil))
+	a.link = newLink(a)
+	a.startGossip()
+	if a.gossip != nil || !strings.Contains(log.String(), "such as --gossip-listen :7948") {
+		t.Errorf("gossip %v, log %s", a.gossip, &log)
 	}
 }

@@ -57,7 +57,7 @@ func Join(ctx context.Context, cfg Config) (JoinResult, error) {
 	}
 	for _, f := range after.Files {
 		if !f.OK {
-			return JoinResult{}, fmt.Errorf("this host has joined, but the CA is not in effect: %s", f.Problem)
+			return JoinResult{}, fmt.Errorf("this host has joined, but the CA is not in effect: %s; mend that, then `trustcast-agent run` installs it", firstOf(a.missing, f.Problem))
 		}
 	}
 	return after.result(before.HostID != ""), nil

@@ -31,8 +31,10 @@ func (a *agent) reconcile(message *pb.Wanted) (problem string) {
 	if d.Install || len(a.bundle.Roots) > 0 && a.unplanned() {
 		if err := a.install(); err != nil {
 			a.log.Error("not installed", "generation", a.bundle.Generation, "err", err)
+			a.missing = err.Error()
 			return err.Error()
 		}
+		a.missing = ""
 		a.log.Info("installed", "generation", a.bundle.Generation, "fingerprint", a.bundle.Fingerprint().Short())
 	}
 	return a.refused

@@ -114,19 +114,36 @@ type boot struct {
 // store is the agent's data directory.
 type store struct{ dir string }
 
-// openStore makes the directory (0700) if it is missing.
+// openStore makes the directory (0700) if it is missing. A server's is refused, unless
+// this host has joined from there already: its keys and records are in it.
 func openStore(dir string) (store, error) {
+	if s := (store{dir}); s.has(filepath.Join("state", "records")) && !s.has(identityFile) {
+		return store{}, fmt.Errorf("%s is the data directory of a trustcast server, and an agent needs one of its own: give another --data-dir (TRUSTCAST_DATA_DIR is read by both programs)", dir)
+	}
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
-		return store{}, fmt.Errorf("agent's data directory: %w", err)
+		return store{}, fmt.Errorf("agent's data directory: %w", forWhom(err))
 	}
 	return store{dir: dir}, nil
+}
+
+func (s store) has(name string) bool {
+	_, err := os.Stat(filepath.Join(s.dir, name))
+	return err == nil
+}
+
+// forWhom says what to do about a directory of somebody else.
+func forWhom(err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return fmt.Errorf("%w: run the agent as root, or give a directory of yours with --data-dir (and --docker-certs-dir)", err)
 }
 
 // lock takes the directory for one agent at a time.
 func (s store) lock() (release func(), err error) {
 	f, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock the agent's data directory: %w", err)
+		return nil, fmt.Errorf("lock the agent's data directory: %w", forWhom(err))
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = f.Close()

@@ -141,7 +141,7 @@ func (cfg InitConfig) adopt(ctx context.Context, names []certs.Name) (*old, erro
 }
 
 func alreadyError(dir string) error {
-	return fmt.Errorf("%s holds a registry already: start it with `trustcast server`, or give another --data-dir", dir)
+	return fmt.Errorf("%s holds a registry already: start it with `trustcast server --data-dir %s`, or give another --data-dir", dir, dir)
 }
 
 // place brings the data directory to the data, or makes room for them.

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/trustcast/trustcast/certs"
@@ -59,8 +60,17 @@ func (o *old) judge(cfg InitConfig, files oldFiles, names []certs.Name) error {
 
 // parsePair reads the pair and finds what verifies it.
 func parsePair(files oldFiles, host string, at time.Time) (*pair, error) {
-	if files.cert == nil || files.key == nil {
-		return nil, fmt.Errorf("there are no %s and %s: copy what the old registry serves there, so that it goes on being served", certPart, keyPart)
+	var missing []string
+	for _, part := range []struct {
+		name string
+		data []byte
+	}{{certPart, files.cert}, {keyPart, files.key}} {
+		if part.data == nil {
+			missing = append(missing, part.name)
+		}
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("there is no %s: copy what the old registry serves there, so that it goes on being served", strings.Join(missing, " and no "))
 	}
 	served, err := certs.ParsePEM(files.cert)
 	if err != nil {

@@ -27,8 +27,8 @@ type InitConfig struct {
 	User string
 	// Password of that user; empty: one is generated.
 	Password string
-	// CALife, LeafLife and ControlLife as in Config; they count for the first
-	// certificates.
+	// CALife, LeafLife and ControlLife as in Config, where they count, too, unless
+	// something else is said.
 	CALife, LeafLife, ControlLife time.Duration
 	// Adopt takes over a plain registry; the zero value makes a new one.
 	Adopt AdoptConfig
@@ -50,6 +50,13 @@ type Config struct {
 	// Domain, if set, must be the data directory's: a guard against starting
 	// on the wrong one.
 	Domain string
+	// Aliases, if set, must be among the data directory's: its CA is for no other.
+	Aliases []string
+	// Subject of the registry CAs that are made from now on; kept. Default: what Init,
+	// or a start since, was told.
+	Subject string
+	// User that Init would have made; one that is not there is a warning.
+	User string
 
 	// RegistryListen is where the edge listens. Default: all addresses, port
 	// of the domain.
@@ -86,12 +93,14 @@ type Config struct {
 	// rotation. Default 10 min.
 	Deadline time.Duration
 
-	// CALife of registry CAs. Default one year; replaced at two thirds.
+	// CALife of registry CAs. Default: what Init was told, or one year; replaced at
+	// two thirds.
 	CALife time.Duration
-	// LeafLife of served certificates. Default 30 days; replaced at two thirds.
+	// LeafLife of served certificates. Default: what Init was told, or 30 days;
+	// replaced at two thirds.
 	LeafLife time.Duration
-	// ControlLife of the control CA's certificate. Default ten years; re-issued
-	// with the same key at half.
+	// ControlLife of the control CA's certificate. Default: what Init was told, or ten
+	// years; re-issued with the same key at half.
 	ControlLife time.Duration
 	// ServerIdentityLife of what agents know this server by. Default 30 days;
 	// replaced at two thirds.
@@ -117,6 +126,9 @@ type Config struct {
 	// MinFree is below how many free bytes pushes get 507. Default 1 GiB;
 	// negative: they never do.
 	MinFree int64
+	// HoldLimit is how long a request waits while the registry is paused, or while
+	// no replica answers, before it gets 503. Default: edge.Config's.
+	HoldLimit time.Duration
 	// Engine replaces the one that is named: a registry of the caller's.
 	Engine registry.Engine
 	// Registry are the operator's parameters for the embedded engine. Default: none.

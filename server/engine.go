@@ -24,10 +24,6 @@ const (
 
 // openRegistry makes the engine that was asked for, and the registry over it.
 func (n *node) openRegistry(ctx context.Context) error {
-	n.cfg.EngineName = cmp.Or(n.cfg.EngineName, n.site.Engine, engineEmbedded)
-	if n.cfg.EngineName == engineDocker {
-		n.cfg.Volume = cmp.Or(n.cfg.Volume, n.site.Volume)
-	}
 	n.cfg.Registry.Engine, n.cfg.Registry.Replicas, n.cfg.Registry.Network = n.cfg.EngineName, n.cfg.Replicas, n.cfg.Network != ""
 	cfg := registry.Config{Records: n.store, Front: n.front(), Replicas: n.cfg.Replicas, Log: n.log}
 	secret, err := registry.Secret(n.store)
@@ -45,19 +41,16 @@ func (n *node) openRegistry(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.registry, err = registry.Open(cfg)
-	return err
+	if n.registry, err = registry.Open(cfg); err != nil {
+		return err
+	}
+	if image := n.registry.Upgraded(); image != "" {
+		n.log.Info("the image of the last upgrade counts, until another --registry-image is given", "image", image, "registry-image", cfg.Image)
+	}
+	return nil
 }
 
 func (n *node) openEmbedded(ctx context.Context, secret string, cfg *registry.Config) error {
-	if err := checkVolume(engineEmbedded, n.cfg.Volume); err != nil {
-		return err
-	}
-	for flag, given := range map[string]bool{"--registry-image": n.cfg.Image != "", "--registry-network": n.cfg.Network != "", "--replicas": n.cfg.Replicas > 1} {
-		if given {
-			return fmt.Errorf("%s is for the docker engine, and the embedded engine is one registry in this process: leave it out, or add --engine docker", flag)
-		}
-	}
 	given, err := n.registryParameters()
 	if err != nil {
 		return err
@@ -80,16 +73,7 @@ func elsewhere(s *parameters.Set) string {
 	return ""
 }
 
-// maxReplicas is far above what one machine's disk can feed.
-const maxReplicas = 64
-
 func (n *node) openDocker(ctx context.Context, secret string, cfg *registry.Config) error {
-	if err := checkVolume(engineDocker, n.cfg.Volume); err != nil {
-		return err
-	}
-	if n.cfg.Replicas < 0 || n.cfg.Replicas > maxReplicas {
-		return fmt.Errorf("--replicas %d: give 1 to %d", n.cfg.Replicas, maxReplicas)
-	}
 	given, err := n.registryParameters()
 	if err != nil {
 		return err
@@ -185,7 +169,7 @@ func (n *node) front() registry.Front {
 			}
 			n.edge.Serve(endpoints)
 		},
-		Drain: n.edge.Drain, Quiet: n.edge.Quiet,
+		Drain: n.edge.Drain, Quiet: n.edge.Quiet, Empty: n.edge.Empty,
 		Open: gate(edge.Open), HoldWrites: gate(edge.ReadOnly), Hold: gate(edge.Held), Refuse: gate(edge.Closed),
 	}
 }

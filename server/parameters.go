@@ -13,7 +13,8 @@ type Setting struct {
 	Key string
 	// Value as it is written; "(secret)" in place of one.
 	Value string
-	// Origin is "flag", "environment", "file" or "default".
+	// Origin is "flag", "environment", "file" or "default", "init" for what a data
+	// directory keeps, or "upgrade" for an image.
 	Origin string
 }
 
@@ -70,7 +71,11 @@ func (n *node) registryParameters() (*parameters.Set, error) {
 // ShowConfig returns each setting that counts here.
 func (a *adminAPI) ShowConfig(context.Context, *pb.ShowConfigRequest) (*pb.ShowConfigResponse, error) {
 	resp := &pb.ShowConfigResponse{}
+	upgraded := a.node.registry.Upgraded()
 	for _, s := range a.node.cfg.Settings {
+		if s.Key == "registry-image" && upgraded != "" {
+			s.Value, s.Origin = upgraded, "upgrade"
+		}
 		resp.Settings = append(resp.Settings, &pb.Setting{Key: s.Key, Value: s.Value, Origin: s.Origin})
 	}
 	return resp, nil

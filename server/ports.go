@@ -40,9 +40,6 @@ func (n *node) openPorts() (err error) {
 }
 
 func (n *node) listenTCP(what, flag, address string) (net.Listener, error) {
-	if _, _, err := net.SplitHostPort(address); err != nil {
-		return nil, fmt.Errorf("%s %q is not HOST:PORT (%w): give for example 10.0.0.1:5000, or :5000 for all addresses", flag, address, err)
-	}
 	lis, err := n.cfg.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("the %s port cannot be opened (%w): end what uses it, or give another address with %s", what, err, flag)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"github.com/trustcast/trustcast/internal/durable"
 	"github.com/trustcast/trustcast/server/archive"
 	"github.com/trustcast/trustcast/server/records"
+	"github.com/trustcast/trustcast/server/registry"
 	"github.com/trustcast/trustcast/server/users"
 )
 
@@ -20,6 +22,9 @@ type RestoreConfig struct {
 	DataDir string
 	// Force replaces what is there. Images stay when the backup has none.
 	Force bool
+	// EngineName and Volume as InitConfig has them: DataDir becomes a link to the
+	// volume, which is made if missing. Default: those of the registry in its place.
+	EngineName, Volume string
 }
 
 // Restoration is what a Restore did, for review.
@@ -35,6 +40,8 @@ type Restoration struct {
 	WithoutImages, KeptImages bool
 	// Hosts and Users count again, also those that were removed after the backup.
 	Hosts, Users []string
+	// State of the registry, running, paused or stopped, is that of the backup.
+	State string
 	// RevokedTokens is how many join tokens were still good in the backup.
 	RevokedTokens int
 	// Damaged images were left out when the backup was made, in words.
@@ -45,8 +52,12 @@ type Restoration struct {
 // may lead its fleet again (see Restored) and puts it into the place of the old
 // data. Until that last step an error, and a kill, changes nothing; a kill during it
 // is finished by whoever opens the directory next. It refuses a directory that is
-// not empty, unless forced, and one that a server uses.
+// not empty, unless forced, and one that a server uses. Of a volume that it made an
+// error leaves it, empty.
 func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restoration, err error) {
+	if backup, err = cfg.place(ctx, backup); err != nil {
+		return r, err
+	}
 	staging, err := archive.Stage(cfg.DataDir)
 	if err != nil {
 		return r, err
@@ -68,6 +79,10 @@ func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restor
 	if err := staging.Check(); err != nil {
 		return r, err
 	}
+	engine, err := cfg.engine(l)
+	if err != nil {
+		return r, err
+	}
 	header, report, err := archive.Unpack(ctx, backup, staging.Dir())
 	if err != nil {
 		return r, err
@@ -80,7 +95,7 @@ func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restor
 	if err := staged.renew(header, report, &r); err != nil {
 		return r, err
 	}
-	if err := staged.keepEngine(layout{cfg.DataDir}); err != nil {
+	if err := staged.setEngine(engine); err != nil {
 		return r, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -96,20 +111,45 @@ func Restore(ctx context.Context, cfg RestoreConfig, backup io.Reader) (r Restor
 	return r, staging.Commit()
 }
 
-// keepEngine has a restored registry run as the one in its place did, or with the
-// default engine: the engine, and a volume of Docker, are the machine's and not the
+// place makes the data directory a link to the volume, if one is wanted, once there is
+// a backup to fill it with.
+func (cfg RestoreConfig) place(ctx context.Context, backup io.Reader) (io.Reader, error) {
+	if cfg.Volume == "" {
+		return backup, nil
+	}
+	if err := checkVolume(cfg.EngineName, cfg.Volume); err != nil {
+		return nil, err
+	}
+	header, backup, err := archive.Peek(backup)
+	if err != nil {
+		return nil, err
+	}
+	return backup, placeInVolume(ctx, cfg.DataDir, cfg.Volume, header.Domain)
+}
+
+// engine is what the restored registry shall run with: what is wanted, or as the one
+// in its place did, or the default. Engine and volume are the machine's and not the
 // registry's.
-func (l layout) keepEngine(place layout) error {
+func (cfg RestoreConfig) engine(place layout) (wanted site, err error) {
 	var there site
 	if Initialized(place.dir) {
 		store, err := records.Open(place.records())
 		if err != nil {
-			return err
+			return site{}, err
 		}
 		if _, err := store.Get(siteRecord, &there); err != nil {
-			return err
+			return site{}, err
 		}
 	}
+	wanted = site{Engine: cmp.Or(cfg.EngineName, there.Engine), Volume: cfg.Volume}
+	if wanted.Engine == engineDocker {
+		wanted.Volume = cmp.Or(cfg.Volume, there.Volume)
+	}
+	return wanted, checkVolume(wanted.Engine, wanted.Volume)
+}
+
+// setEngine changes the engine and the volume of a registry that nobody runs yet.
+func (l layout) setEngine(wanted site) error {
 	store, err := records.Open(l.records())
 	if err != nil {
 		return err
@@ -119,10 +159,10 @@ func (l layout) keepEngine(place layout) error {
 	if err != nil {
 		return err
 	}
-	if restored.Engine == there.Engine && restored.Volume == there.Volume {
+	if restored.Engine == wanted.Engine && restored.Volume == wanted.Volume {
 		return nil
 	}
-	restored.Engine, restored.Volume = there.Engine, there.Volume
+	restored.Engine, restored.Volume = wanted.Engine, wanted.Volume
 	_, err = store.Put(siteRecord, rev, restored)
 	return err
 }
@@ -132,7 +172,11 @@ func (l layout) claim() (release func(), err error) {
 	if !exists(l.state()) {
 		return func() {}, nil
 	}
-	return records.Lock(l.state())
+	release, err = records.Lock(l.state())
+	if errors.Is(err, records.ErrInUse) {
+		err = fmt.Errorf("%w %s: stop it first, restore, then start it again; nothing was changed", records.ErrInUse, l.dir)
+	}
+	return release, err
 }
 
 func exists(path string) bool {
@@ -181,7 +225,12 @@ func (l layout) renew(header archive.Header, report archive.Report, r *Restorati
 		return err
 	}
 	now, err := describe(after.Snapshot())
+	if err != nil {
+		return err
+	}
 	r.Generation, r.Hosts = now.registry.Generation, now.fleet.Hosts
+	chosen, err := registry.Chosen(after)
+	r.State = string(chosen)
 	return err
 }
 

@@ -100,6 +100,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if !Initialized(cfg.DataDir) {
 		return fmt.Errorf("%s holds no registry: make one with `trustcast init --domain HOST[:PORT]`, or start with `trustcast server --init --domain HOST[:PORT] --user NAME`", cfg.DataDir)
 	}
+	if err := cfg.Check(); err != nil {
+		return err
+	}
 	l := layout{cfg.DataDir}
 	release, err := records.Lock(l.state())
 	if err != nil {
@@ -118,9 +121,7 @@ func (cfg Config) withDefaults() Config {
 	cfg.Tick = orDefault(cfg.Tick, defaultTick)
 	cfg.GoneAfter = orDefault(cfg.GoneAfter, defaultGone)
 	cfg.Deadline = orDefault(cfg.Deadline, defaultDeadline)
-	cfg.CALife = orDefault(cfg.CALife, defaultCALife)
 	cfg.Keepalive = orDefault(cfg.Keepalive, defaultKeepalive)
-	cfg.LeafLife = orDefault(cfg.LeafLife, defaultLeafLife)
 	cfg.GRPCListen = orDefault(cfg.GRPCListen, defaultGRPC)
 	cfg.GossipListen = orDefault(cfg.GossipListen, defaultGossip)
 	cfg.HTTPListen = orDefault(cfg.HTTPListen, defaultHTTP)
@@ -130,6 +131,13 @@ func (cfg Config) withDefaults() Config {
 	if cfg.Listen == nil {
 		cfg.Listen = net.Listen
 	}
+	return cfg
+}
+
+// withLives gives certificates the lives that neither a start nor Init was told.
+func (cfg Config) withLives() Config {
+	cfg.CALife = orDefault(cfg.CALife, defaultCALife)
+	cfg.LeafLife = orDefault(cfg.LeafLife, defaultLeafLife)
 	return cfg
 }
 
@@ -147,18 +155,24 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 	if n.store, err = records.Open(l.records()); err != nil {
 		return nil, err
 	}
-	if _, err := n.store.Get(siteRecord, &n.site); err != nil {
+	revision, err := n.store.Get(siteRecord, &n.site)
+	if err != nil {
+		return nil, err
+	}
+	n.cfg = cfg.keep(n.site).withLives()
+	if err := n.takeSubject(revision); err != nil {
 		return nil, err
 	}
 	if n.names, err = n.site.names(); err != nil {
 		return nil, err
 	}
-	if err := n.checkDomain(); err != nil {
+	switch n.users, err = users.Open(n.store, l.htpasswd()); {
+	case errors.Is(err, users.ErrCopy): // nobody signs in by it
+		n.log.Warn("the copy of the users in auth/htpasswd is not written", "err", err)
+	case err != nil:
 		return nil, err
 	}
-	if n.users, err = users.Open(n.store, l.htpasswd()); err != nil {
-		return nil, err
-	}
+	n.sayPassedOver()
 	keys, err := records.OpenKeys(l.keys())
 	if err != nil {
 		return nil, err
@@ -169,7 +183,8 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 	n.edge = edge.New(edge.Config{
 		Domain: n.names[0].Host,
 		Hash:   n.users.Hash, DummyHash: n.users.DummyHash,
-		Free: edge.FreeIn(l.dir), MinFree: cfg.minFree(),
+		HoldLimit: cfg.HoldLimit,
+		Free:      edge.FreeIn(l.dir), MinFree: cfg.minFree(),
 		Failed: func(string, error) { n.registry.Nudge() },
 		Direct: func(w http.ResponseWriter, r *http.Request) bool { return n.direct.Answer(w, r) },
 		Log:    n.log, Registerer: n.metrics,
@@ -205,7 +220,7 @@ func (n *node) openAuthority(keys *records.Keys) error {
 	}
 	window, err := authority.ParseWindow(n.cfg.RotateWindow)
 	if err != nil {
-		return fmt.Errorf("--rotate-window: %w", err)
+		return err // Check has said more
 	}
 	n.authority, err = authority.Open(authority.Config{
 		Records: n.store, Keys: keys, Names: n.names, Subject: subject,
@@ -223,21 +238,6 @@ func (n *node) openAuthority(keys *records.Keys) error {
 		Log: n.log,
 	})
 	return err
-}
-
-// checkDomain guards against starting on another registry's directory.
-func (n *node) checkDomain() error {
-	if n.cfg.Domain == "" {
-		return nil
-	}
-	want, err := certs.ParseName(n.cfg.Domain, certs.DefaultPort)
-	if err != nil {
-		return err
-	}
-	if want != n.names[0] {
-		return fmt.Errorf("%s belongs to the registry %s, not %s: give its own --data-dir, or leave --domain out", n.cfg.DataDir, n.names[0], want)
-	}
-	return nil
 }
 
 // sweep destroys keys that no record names: a crash left them between writing a
@@ -282,6 +282,7 @@ func (n *node) run(ctx context.Context) error {
 	n.logListening()
 	g.Go(func() error {
 		<-ctx.Done()
+		n.log.Info("stopping: requests in flight end first", "why", context.Cause(ctx))
 		close(n.stopping) // streams end, then the servers can stop gracefully
 		var stopped sync.WaitGroup
 		for _, s := range []*grpc.Server{agents, admin} {

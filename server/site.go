@@ -34,6 +34,10 @@ type site struct {
 	// choice.
 	Engine string `json:"engine,omitempty"`
 	Volume string `json:"volume,omitempty"`
+	// Lives as Init was told; zero: the server's defaults.
+	CALife      time.Duration `json:"ca_life,omitempty"`
+	LeafLife    time.Duration `json:"leaf_life,omitempty"`
+	ControlLife time.Duration `json:"control_life,omitempty"`
 	// Adopted is when a plain registry was taken over; zero: it was made anew.
 	Adopted time.Time `json:"adopted,omitzero"`
 }
@@ -102,23 +106,11 @@ func Init(ctx context.Context, cfg InitConfig) (InitResult, error) {
 	if err := cfg.adoptVolume(); err != nil {
 		return InitResult{}, err
 	}
-	s := site{Domain: cfg.Domain, Aliases: cfg.Aliases, Subject: cfg.Subject, Engine: cfg.EngineName, Volume: cfg.Volume}
-	names, err := s.names()
-	if err != nil {
-		return InitResult{}, err
-	}
-	s.Domain = names[0].String()
-	subject, err := parseSubject(cfg.Subject)
+	s, names, subject, err := cfg.site()
 	if err != nil {
 		return InitResult{}, err
 	}
 	if _, err := archive.Settle(cfg.DataDir); err != nil {
-		return InitResult{}, err
-	}
-	if err := checkFirstUser(cfg); err != nil {
-		return InitResult{}, err
-	}
-	if err := checkVolume(cfg.EngineName, cfg.Volume); err != nil {
 		return InitResult{}, err
 	}
 	var o *old
@@ -169,7 +161,11 @@ func (l layout) create() error {
 		path string
 		perm fs.FileMode
 	}{{l.dir, 0o755}, {l.state(), 0o700}, {l.records(), 0o700}, {l.keys(), 0o700}, {filepath.Dir(l.htpasswd()), 0o700}, {filepath.Dir(l.caFile()), 0o755}} {
-		if err := durable.MkdirAll(dir.path, dir.perm); err != nil {
+		err := durable.MkdirAll(dir.path, dir.perm)
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("%w: run it as root, or give a directory of yours with --data-dir", err)
+		}
+		if err != nil {
 			return err
 		}
 		if err := keepOthersOut(dir.path, dir.path == l.dir); err != nil {

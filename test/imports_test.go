@@ -51,12 +51,14 @@ func mayImport(pkg string) []string {
 	switch {
 	case side == "test", side == "bench":
 		return nil // everything
-	case pkg == "certs", side == "proto", pkg == "internal/durable", pkg == "internal/gossip", pkg == "internal/cli", pkg == "internal/peer", pkg == "internal/below", pkg == "internal/near":
+	case pkg == "certs", side == "proto", pkg == "internal/durable", pkg == "internal/gossip", pkg == "internal/peer", pkg == "internal/below", pkg == "internal/near", pkg == "internal/printable":
 		return []string{}
+	case pkg == "internal/cli":
+		return []string{"internal/near"}
 	case pkg == "internal/config":
 		return []string{"internal/cli", "internal/near"}
 	case pkg == "cmd/trustcast":
-		return []string{"server", "proto/", "internal/cli", "internal/config", "internal/durable", "internal/sealed"}
+		return []string{"server", "proto/", "internal/cli", "internal/config", "internal/durable", "internal/peer", "internal/printable", "internal/sealed"}
 	case pkg == "cmd/trustcast-agent":
 		return []string{"agent", "internal/cli"}
 	case pkg == "server":
@@ -65,7 +67,7 @@ func mayImport(pkg string) []string {
 		return []string{"agent/", "certs", "internal/", "proto/"}
 	case pkg == "server/records":
 		return []string{"internal/durable"}
-	case pkg == "server/registry":
+	case pkg == "server/registry", strings.HasPrefix(pkg, "server/registry/"):
 		return []string{"server/records", "server/registry/", "certs", "internal/", "proto/"}
 	case side == "server":
 		return []string{"server/records", "certs", "internal/", "proto/"}
@@ -92,6 +94,7 @@ var only = map[string]string{
 	"filippo.io/age":                              "internal/sealed",
 	"github.com/prometheus/client_golang":         "server",
 	"github.com/google/go-containerregistry":      "test",
+	"github.com/johannesboyne/gofakes3":           "test",
 	"github.com/rogpeppe/go-internal/testscript":  "test",
 	"golang.org/x/crypto/bcrypt":                  "server",
 	"google.golang.org/grpc/test/bufconn":         "test",

@@ -71,17 +71,25 @@ func newReader(t *testing.T) *reader {
 	return r
 }
 
-// run runs one line and returns its output; one that ends in & stays until the
-// test ends.
+// assignments are variables before a command.
+var assignments = regexp.MustCompile(`^([A-Z_]+=\S* )*`)
+
+// run runs one line, of which every command of a pipe must succeed, and returns its
+// output; one that ends in & stays until the test ends.
 func (r *reader) run(where, line string) string {
 	r.t.Helper()
 	if r.address != "" {
 		line = strings.ReplaceAll(line, "registry.example.com:7443", r.address)
 	}
 	command, background := strings.CutSuffix(line, " &")
+	if background { // signals are for the program
+		command = assignments.ReplaceAllString(command, "${0}exec ")
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	cmd := exec.CommandContext(ctx, "sh", "-c", "exec "+command)
+	cmd := exec.CommandContext(ctx, "bash", "-o", "pipefail", "-c", command)
 	cmd.Dir, cmd.Env = r.dir, r.env[where]
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) } // all of a pipe
 	if background {
 		r.start(cmd, cancel, line)
 		return ""
@@ -89,7 +97,7 @@ func (r *reader) run(where, line string) string {
 	defer cancel()
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		r.t.Fatalf("README, on the %s: %s: %v\n%s", where, line, err, out)
+		r.t.Fatalf("on the %s: %s: %v\n%s", where, line, err, out)
 	}
 	return string(out)
 }

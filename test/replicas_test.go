@@ -218,46 +218,69 @@ func TestReplicasKilledUnderPulls(t *testing.T) {
 		t.Fatal(got.Status)
 	}
 
-	ctx, stop := context.WithCancel(t.Context())
-	var pullers sync.WaitGroup
-	var pulls, downloads, resumed atomic.Int64
+	l := newLoad(t)
 	once := remote.WithRetryBackoff(remote.Backoff{Steps: 1}) // no second try hides a failure
 	for range 2 {
 		c := f.client(t, "ann", "secret", ca)
 		c.options = append(c.options, once)
-		pullers.Go(func() {
-			for ctx.Err() == nil {
-				c.pull(t, tag(t, "team/app:v1"), image)
-				pulls.Add(1)
-			}
-		})
-		pullers.Go(func() {
-			for ctx.Err() == nil {
-				n, err := c.download(t.Context(), "https://"+registryName+"/v2/big/blobs/"+digest, digest)
-				if err != nil {
-					t.Error(err)
-				}
-				resumed.Add(int64(n))
-				downloads.Add(1)
-			}
+		ref := tag(t, "team/app:v1")
+		l.repeat(&l.pulls, func() error { return c.tryPull(ref, image) })
+		l.repeat(&l.downloads, func() error {
+			n, err := c.download(t.Context(), "https://"+registryName+"/v2/big/blobs/"+digest, digest)
+			l.resumed.Add(int64(n))
+			return err
 		})
 	}
 	const kills = 12
 	for i := range kills {
 		victim := []*replica{a, b}[i%2]
 		victim.kill()
-		awaitMore(t, &pulls, 3)
+		awaitMore(t, &l.pulls, 3)
 		victim.start(t)
-		awaitMore(t, &downloads, 1)
-		for well := false; !well; time.Sleep(time.Millisecond) {
-			for _, l := range f.edge.Load() {
-				well = well || l.ID == victim.id && l.Problem == ""
+		awaitMore(t, &l.downloads, 1)
+		awaitHealthy(t, f.edge, victim.id)
+	}
+	l.end()
+	if l.resumed.Load() == 0 {
+		t.Error("no kill cut a download: nothing was tried")
+	}
+	t.Logf("%d replicas killed under %d pulls and %d downloads of 16 MiB: %d failed, %d times a download was resumed", kills, l.pulls.Load(), l.downloads.Load(), l.failed.Load(), l.resumed.Load())
+}
+
+// load are clients that repeat what they do until end, or the test's.
+type load struct {
+	t                                 *testing.T
+	clients                           sync.WaitGroup
+	ended                             atomic.Bool
+	pulls, downloads, failed, resumed atomic.Int64
+}
+
+func newLoad(t *testing.T) *load {
+	t.Helper()
+	l := &load{t: t}
+	t.Cleanup(l.end)
+	return l
+}
+
+// told bounds how many failures are told.
+const told = 10
+
+// repeat has one more client, and counts what it does.
+func (l *load) repeat(done *atomic.Int64, do func() error) {
+	l.clients.Go(func() {
+		for !l.ended.Load() {
+			if err := do(); err == nil {
+				done.Add(1)
+			} else if l.failed.Add(1) <= told {
+				l.t.Error(err)
 			}
 		}
-	}
-	stop()
-	pullers.Wait()
-	t.Logf("%d replicas killed under %d pulls and %d downloads of 16 MiB: none failed, %d resumed", kills, pulls.Load(), downloads.Load(), resumed.Load())
+	})
+}
+
+func (l *load) end() {
+	l.ended.Store(true)
+	l.clients.Wait()
 }
 
 // awaitMore waits until a counter has grown.
@@ -267,6 +290,21 @@ func awaitMore(t *testing.T, counter *atomic.Int64, by int64) {
 	for deadline := time.Now().Add(time.Minute); counter.Load() < from+by; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("nothing goes on")
+		}
+	}
+}
+
+// awaitHealthy waits until the edge uses a replica again.
+func awaitHealthy(t *testing.T, e *edge.Edge, id string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		for _, l := range e.Load() {
+			if l.ID == id && l.Problem == "" {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("replica %s is not used again: %v", id, e.Load())
 		}
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/trustcast/trustcast/certs"
 	"github.com/trustcast/trustcast/internal/durable"
 )
@@ -38,6 +40,25 @@ type Owned struct {
 	Files []string `json:"files"`
 	// Dirs were made by us and are removed when empty.
 	Dirs []string `json:"dirs"`
+}
+
+// Check says what to do when this process could not make Dir or a directory in it.
+func (d Docker) Check() error {
+	at := filepath.Clean(d.Dir)
+	info, err := os.Stat(at)
+	for ; errors.Is(err, fs.ErrNotExist) && filepath.Dir(at) != at; info, err = os.Stat(at) {
+		at = filepath.Dir(at)
+	}
+	if err == nil && !info.IsDir() {
+		err = errors.New("it is no directory")
+	}
+	if err == nil {
+		err = unix.Access(at, unix.W_OK|unix.X_OK)
+	}
+	if err != nil {
+		return fmt.Errorf("the CA cannot be installed into %s, since %s cannot be written (%w): run the agent as root, or give your Docker's directory with --docker-certs-dir", d.Dir, at, err)
+	}
+	return nil
 }
 
 // Plan returns owned with the files and directories that names need. The caller

@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -200,3 +202,46 @@ func TestBreaks(t *testing.T) {
 		})
 	}
 }
+
+// TestCheck is a user who may not write what others own, and root, who may.
+func TestCheck(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be another user")
+	}
+	dir, err := os.MkdirTemp("", "install") // that of a test is closed to others
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	theirs := filepath.Join(dir, "theirs")
+	for _, err := range []error{os.Chmod(dir, 0o755), os.Mkdir(theirs, 0o755), os.Chown(theirs, nobody, nobody)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	as := func(uid int, path string) error {
+		said := make(chan error)
+		go func() {
+			runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+			if _, _, errno := syscall.RawSyscall(syscall.SYS_SETREUID, uintptr(uid), uintptr(uid), 0); errno != 0 {
+				said <- errno
+				return
+			}
+			said <- Docker{Dir: path}.Check()
+		}()
+		return <-said
+	}
+	for _, path := range []string{filepath.Join(dir, "certs.d"), filepath.Join(dir, "docker", "certs.d"), dir} {
+		if err := as(nobody, path); err == nil || !strings.Contains(err.Error(), dir+" cannot be written (permission denied): run the agent as root") {
+			t.Errorf("%s as somebody else: %v", path, err)
+		}
+		if err := as(0, path); err != nil {
+			t.Errorf("%s as root: %v", path, err)
+		}
+	}
+	if err := as(nobody, filepath.Join(theirs, "certs.d")); err != nil {
+		t.Errorf("in a directory of their own: %v", err)
+	}
+}
+
+const nobody = 65532

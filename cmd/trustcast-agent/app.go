@@ -15,6 +15,7 @@ import (
 // app is one invocation: where it reads and writes.
 type app struct {
 	getenv         func(string) string
+	environ        func() []string // for typing mistakes in it
 	stdin          io.Reader
 	stdout, stderr io.Writer
 }
@@ -66,6 +67,9 @@ func (a *app) perform(ctx context.Context, c command, args []string) error {
 	if err := a.environment(flags); err != nil {
 		return err
 	}
+	if c.name == "join" || c.name == "run" {
+		a.sayTypos(flags)
+	}
 	return coded(do(ctx, positional))
 }
 
@@ -97,6 +101,15 @@ func (a *app) environment(flags *flag.FlagSet) error {
 		}
 	})
 	return err
+}
+
+// sayTypos warns of variables that are called nearly like one of the flags.
+func (a *app) sayTypos(flags *flag.FlagSet) {
+	var known []string
+	flags.VisitAll(func(f *flag.Flag) { known = append(known, f.Name) })
+	for _, line := range cli.Typos(a.environ(), known, known) {
+		_, _ = fmt.Fprintln(a.stderr, "warning: "+line) // a remark
+	}
 }
 
 // extra refuses arguments beyond the first n.

@@ -24,5 +24,5 @@ func main() {
 // run does what args say. The error says what failed, why and what to do next;
 // cli.Report turns it into a line and an exit code.
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) error {
-	return (&app{getenv: getenv, stdin: stdin, stdout: stdout, stderr: stderr}).execute(ctx, args)
+	return (&app{getenv: getenv, environ: os.Environ, stdin: stdin, stdout: stdout, stderr: stderr}).execute(ctx, args)
 }

@@ -62,9 +62,8 @@ func adoptedRows(r server.InitResult) []string {
 	return append(rows, row("repositories", fmt.Sprint(o.Repositories)), row("users", fmt.Sprint(len(o.Users))))
 }
 
-// sayAdopted says what was not taken over, and how to switch over.
-func (a *app) sayAdopted(r server.InitResult) {
-	o := r.Adopted
+// sayTaken says what was not taken over, and what that means for hosts.
+func (a *app) sayTaken(o *server.AdoptResult) {
 	for _, p := range o.Passed {
 		a.say("Line %d of auth/htpasswd makes no user: %s.", p.Line, strings.TrimPrefix(fmt.Sprintf("%q has %s", p.Name, p.Kind), `"" has `))
 	}
@@ -79,6 +78,11 @@ func (a *app) sayAdopted(r server.InitResult) {
 	} else {
 		a.say("Hosts need nothing: the registry goes on serving the certificate that they trust, until the first rotation.")
 	}
+}
+
+// sayAdopted says what was taken over, and how to switch over.
+func (a *app) sayAdopted(o *server.AdoptResult) {
+	a.sayTaken(o)
 	stop := []string{"stop the old registry, so that one alone writes to the data"}
 	if len(o.Running) == 0 && o.Answers {
 		stop[0] += "; something answers on its port"

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/trustcast/trustcast/internal/cli"
 	"github.com/trustcast/trustcast/internal/durable"
+	"github.com/trustcast/trustcast/internal/peer"
 	"github.com/trustcast/trustcast/internal/sealed"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 	"github.com/trustcast/trustcast/server"
@@ -71,6 +73,9 @@ func (a *app) backUp(ctx context.Context, f backupFlags, target string) error {
 		return err
 	}
 	file, err := durable.Create(target, backupMode)
+	if errors.Is(err, syscall.EROFS) {
+		return cli.Errorf(cli.Failed, "%s cannot be written: %w; from within a container, 'backup -' writes to a pipe that leads out of it", target, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -119,7 +124,7 @@ func (a *app) fetchBackup(ctx context.Context, f backupFlags, out io.Writer) err
 	defer bar.end()
 	client, closeConn, err := a.dial(ctx)
 	if err != nil {
-		if !server.Initialized(a.dataDir) || ctx.Err() != nil {
+		if other, _ := errors.AsType[*peer.OtherError](err); other != nil || !server.Initialized(a.dataDir) || ctx.Err() != nil {
 			return err
 		}
 		return server.BackUp(ctx, server.BackupConfig{DataDir: a.dataDir, WithoutImages: f.withoutImages, Version: version, Progress: bar.show}, out)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/trustcast/trustcast/internal/cli"
+	"github.com/trustcast/trustcast/internal/peer"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
@@ -28,7 +30,7 @@ const largestAnswer = 256 << 20
 func (a *app) dial(ctx context.Context) (client pb.AdminServiceClient, closeConn func(), err error) {
 	socket := filepath.Join(a.dataDir, "state", "admin.sock")
 	dialer := func(ctx context.Context, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
+		return peer.Dial(ctx, socket, 0, os.Geteuid()) // calls carry passwords and tokens
 	}
 	probe, err := dialer(ctx, "")
 	if err != nil {
@@ -91,7 +93,7 @@ func stream[R any](ctx context.Context, a *app, call func(context.Context, pb.Ad
 func said(err error) error {
 	switch cli.StatusOf(err).Code() {
 	case codes.Unavailable:
-		return cli.Errorf(cli.Unreachable, "the server ended before it answered; see its log, start it again, then repeat the command")
+		return cli.Errorf(cli.Unreachable, "the server does not answer, or ended before it did; see whether it runs and what its log says, then repeat the command")
 	case codes.DeadlineExceeded:
 		return cli.Errorf(cli.Unreachable, "the server did not answer within %s; see its log", callLimit)
 	case codes.Unimplemented:
@@ -104,6 +106,9 @@ func said(err error) error {
 
 // unreachable says why no server answers in dir, and what to do.
 func unreachable(dir string, err error) error {
+	if other, ok := errors.AsType[*peer.OtherError](err); ok {
+		return cli.Errorf(cli.Unreachable, "uid %d answers in %s, who is neither root nor you: nothing was sent (%w). If the server runs as that user, become it, for example with 'sudo -u #%d'", other.UID, dir, err, other.UID)
+	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return cli.Errorf(cli.Unreachable, "no permission to reach the server in %s: its socket is for the user that runs it; become that user, for example with sudo", dir)

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -35,7 +37,7 @@ type settingJSON struct {
 func (a *app) configShow() *cobra.Command {
 	c := &cobra.Command{
 		Use: "show", Short: "Print each setting of the server, its value, and where that comes from",
-		Long: "Print each setting of the server, its value, and where that comes from: flag, environment, file or default; secrets are hidden.\n\n" +
+		Long: "Print each setting of the server, its value, and where that comes from: flag, environment, file, default, init (what the data directory keeps of what 'trustcast init' was told) or upgrade (the image of 'trustcast registry upgrade'); secrets are hidden.\n\n" +
 			"A running server is asked for what it was started with. Without one it is what 'trustcast server' would be started with by this environment and this file, and mistakes in them are errors.",
 		Example: "  trustcast config show\n  trustcast config show --config ./config.yaml -o json", Args: names(),
 	}
@@ -84,7 +86,15 @@ func (a *app) starting(c *cobra.Command) (configJSON, error) {
 	for _, shared := range []string{"data-dir", configFlag} {
 		origins[shared] = a.origins.Of(shared) // Lay has set them before, so that they look typed
 	}
-	settings, err := a.settings(flags, origins, f.registryParameters(a))
+	cfg := f.config(a)
+	if err := cfg.Check(); err != nil {
+		return configJSON{}, cli.Errorf(cli.Usage, "%w", err)
+	}
+	kept, err := server.ReadKept(cfg.DataDir, cfg.Image)
+	if err != nil {
+		return configJSON{}, err
+	}
+	settings, err := a.settings(flags, origins, cfg, kept)
 	if err != nil {
 		return configJSON{}, err
 	}
@@ -95,9 +105,11 @@ func (a *app) starting(c *cobra.Command) (configJSON, error) {
 	return shown, nil
 }
 
-// settings are all that a server counts: these flags and the registry's parameters.
-func (a *app) settings(flags *pflag.FlagSet, origins config.Origins, p server.RegistryParameters) ([]server.Setting, error) {
-	parameters, secrets, err := p.Show()
+// settings are all that a server counts: these flags, what the data directory keeps,
+// and the registry's parameters.
+func (a *app) settings(flags *pflag.FlagSet, origins config.Origins, cfg server.Config, kept server.Kept) ([]server.Setting, error) {
+	cfg.Registry.Engine = cmp.Or(cfg.EngineName, kept.Engine)
+	parameters, secrets, err := cfg.Registry.Show()
 	if err != nil {
 		return nil, cli.Errorf(cli.Usage, "%w", err)
 	}
@@ -109,9 +121,29 @@ func (a *app) settings(flags *pflag.FlagSet, origins config.Origins, p server.Re
 		if s.Key == configFlag && a.file.Path != "" {
 			s.Value = a.file.Path
 		}
-		all = append(all, server.Setting{Key: s.Key, Value: s.Value, Origin: string(s.Origin)})
+		all = append(all, underlay(server.Setting{Key: s.Key, Value: s.Value, Origin: string(s.Origin)}, cfg, kept))
 	}
 	return append(all, parameters...), nil
+}
+
+// underlay gives a setting that nothing sets the value that the data directory keeps.
+func underlay(s server.Setting, cfg server.Config, kept server.Kept) server.Setting {
+	docker := cmp.Or(cfg.EngineName, kept.Engine) == "docker"
+	value := map[string]string{
+		"domain": kept.Domain, "subject": kept.Subject, "engine": kept.Engine,
+		"ca-life": formatDuration(kept.CALife), "leaf-life": formatDuration(kept.LeafLife), "control-life": formatDuration(kept.ControlLife),
+	}[s.Key]
+	switch {
+	case s.Key == "alias" && len(kept.Aliases) > 0: // all count, whichever are given
+		s.Value, s.Origin = "["+strings.Join(kept.Aliases, ",")+"]", "init"
+	case s.Key == "volume" && docker && s.Value == "" && kept.Volume != "":
+		s.Value, s.Origin = kept.Volume, "init"
+	case s.Key == "registry-image" && docker && kept.Upgraded != "":
+		s.Value, s.Origin = kept.Upgraded, "upgrade"
+	case s.Origin == string(config.Default) && value != "":
+		s.Value, s.Origin = value, "init"
+	}
+	return s
 }
 
 func (a *app) printSettings(c configJSON, asJSON bool) error {

@@ -95,6 +95,47 @@ func (l *lifetime) Set(s string) error {
 	return nil
 }
 
+// age is a duration of which zero means none.
+type age time.Duration
+
+func (a *age) String() string {
+	if *a == 0 {
+		return "0s"
+	}
+	return formatDuration(time.Duration(*a))
+}
+func (a *age) Type() string { return "duration" }
+
+// Set takes a duration, or 0.
+func (a *age) Set(s string) error {
+	if s == "0" || s == "0s" {
+		*a = 0
+		return nil
+	}
+	v, err := parseDuration(s)
+	if err != nil {
+		return err
+	}
+	*a = age(v)
+	return nil
+}
+
+// number is a flag with a whole number in bounds.
+type number struct{ value, least, most int }
+
+func (n *number) String() string { return strconv.Itoa(n.value) }
+func (n *number) Type() string   { return "int" }
+
+// Set takes a number from least to most.
+func (n *number) Set(s string) error {
+	v, err := strconv.Atoi(s)
+	if err != nil || v < n.least || v > n.most {
+		return fmt.Errorf("%q is no number from %d to %d", s, n.least, n.most)
+	}
+	n.value = v
+	return nil
+}
+
 // choice is a flag with a fixed set of values; the first is the default.
 type choice struct {
 	value   string

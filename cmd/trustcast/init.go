@@ -37,6 +37,9 @@ func (f *initFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.passwordStdin, "password-stdin", false, "read that user's password from standard input")
 	flags.Var(&f.caLife, "ca-life", "life of a registry CA, replaced at two thirds (default 365d)")
 	flags.Var(&f.leafLife, "leaf-life", "life of a served certificate, replaced at two thirds (default 30d)")
+	flags.StringVar(&f.adopt, "adopt", "", "take over the data of a plain registry: `DIR|volume:NAME|FILE.tar`")
+	flags.BoolVar(&f.newCA, "new-ca", false, "with --adopt: make a new CA at once; every host fails until it has joined")
+	config.FromCommandLine(flags, "adopt", "new-ca")
 	flags.Var(&f.controlLife, "control-life", "life of the CA behind server's and hosts' identities, re-issued with the same key at half (default 3650d)")
 }
 
@@ -44,7 +47,7 @@ func (a *app) initCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "init --domain HOST[:PORT]",
 		Short: "Create a registry, or adopt a plain one: its CA, its identity, its first user",
-		Long: "Create a registry in an empty data directory: its CA, its identity and its first user. Nothing runs afterwards; 'trustcast server' does that.\n\n" +
+		Long: "Create a registry in a data directory that holds none: its CA, its identity and its first user. Nothing runs afterwards; 'trustcast server' does that, and keeps to the engine, the volume, the subject and the lives that are given here unless it is told others. Names are for good.\n\n" +
 			"The user's password is asked for on a terminal, read with --password-stdin, or generated and printed once.\n\n" +
 			"With --adopt the data of a plain registry:2 or registry:3 are taken over: images and users stay, and its certificate is served on until the first rotation, so that no host needs anything on the first day. A directory or volume is taken over where it is, and --data-dir becomes a link to it unless it is that directory; docker/registry/v2, certs/ (domain.crt, domain.key, ca.crt) and auth/htpasswd are looked for in it.",
 		Example: "  trustcast init --domain registry.example.com --user ci\n  trustcast init --domain registry.example.com --user ci --engine docker --volume registry\n  trustcast init --domain registry.example.com:443 --alias registry --subject 'C=DE,O=Example' --user ci --password-stdin <password.txt\n  trustcast init --domain registry.example.com --adopt /srv/registry\n  trustcast init --domain registry.example.com --adopt volume:registry-data",
@@ -52,9 +55,6 @@ func (a *app) initCommand() *cobra.Command {
 	}
 	var f initFlags
 	f.add(c.Flags())
-	c.Flags().StringVar(&f.adopt, "adopt", "", "take over the data of a plain registry: `DIR|volume:NAME|FILE.tar`")
-	c.Flags().BoolVar(&f.newCA, "new-ca", false, "with --adopt: make a new CA at once; every host fails until it has joined")
-	config.FromCommandLine(c.Flags(), "adopt", "new-ca")
 	out := output(c.Flags())
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		result, err := a.create(c.Context(), f)
@@ -68,7 +68,7 @@ func (a *app) initCommand() *cobra.Command {
 			return err
 		}
 		if result.Adopted != nil {
-			a.sayAdopted(result)
+			a.sayAdopted(result.Adopted)
 			return nil
 		}
 		a.say("Next: %s", a.hint("server"))
@@ -100,19 +100,23 @@ func (a *app) create(ctx context.Context, f initFlags) (server.InitResult, error
 	if f.newCA && f.adopt == "" {
 		return none, cli.Errorf(cli.Usage, "--new-ca is for a registry that is taken over: add --adopt DIR, or leave it out")
 	}
-	var password string
-	if f.user != "" && !server.Initialized(a.dataDir) { // else Init refuses; no need to ask first
-		var err error
-		if password, err = a.password(f.user, f.passwordStdin); err != nil {
-			return none, err
-		}
-	}
-	return server.Init(ctx, server.InitConfig{
-		DataDir: a.dataDir, Domain: f.domain, Aliases: f.aliases, Subject: f.subject, User: f.user, Password: password,
+	cfg := server.InitConfig{
+		DataDir: a.dataDir, Domain: f.domain, Aliases: f.aliases, Subject: f.subject, User: f.user,
 		CALife: time.Duration(f.caLife), LeafLife: time.Duration(f.leafLife), ControlLife: time.Duration(f.controlLife),
 		EngineName: f.engine.value, Volume: f.volume,
 		Adopt: server.AdoptConfig{From: f.adopt, NewCA: f.newCA},
-	})
+	}
+	err := cfg.Check()
+	if err == nil && f.user != "" && !server.Initialized(a.dataDir) { // else Init refuses; no need to ask first
+		if cfg.Password, err = a.password(f.user, f.passwordStdin); err != nil {
+			return none, err
+		}
+		err = cfg.Check()
+	}
+	if err != nil {
+		return none, cli.Errorf(cli.Usage, "%w", err)
+	}
+	return server.Init(ctx, cfg)
 }
 
 // printCreated shows the result: data on stdout, advice on stderr.

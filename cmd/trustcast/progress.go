@@ -30,6 +30,8 @@ type progress struct {
 	hosts []string
 	// done holds the elapsed time of each host's step.
 	done map[string]map[string]time.Duration
+	// told is the elapsed time of the last line.
+	told time.Duration
 	// passed holds the hosts that the rotation does not wait for, and why.
 	passed map[string]string
 }
@@ -76,7 +78,34 @@ func (p *progress) update(s *pb.Status, elapsed time.Duration) []line {
 		}
 	}
 	p.phase = r.GetPhase()
+	if len(lines) > 0 {
+		p.told = elapsed
+	}
 	return lines
+}
+
+// waitTold is after how long without a line it is said who is waited for, and again.
+const waitTold = 10 * time.Second
+
+// waits returns whom the rotation waits for and why, when nothing else was said lately.
+func (p *progress) waits(s *pb.Status, elapsed time.Duration) []line {
+	if elapsed-p.told < waitTold || s.GetRotation().GetNumber() != p.number {
+		return nil
+	}
+	var lines []line
+	for _, text := range waitTexts(s) {
+		lines = append(lines, line{elapsed, p.phase, "", text})
+	}
+	p.told = elapsed
+	return lines
+}
+
+func waitTexts(s *pb.Status) []string {
+	var texts []string
+	for _, w := range s.GetRotation().GetWaitingFor() {
+		texts = append(texts, fmt.Sprintf("waits for %s: %s; %s", w.GetHost(), w.GetReason(), w.GetAdvice()))
+	}
+	return texts
 }
 
 // look remembers who is there, and who is not waited for.

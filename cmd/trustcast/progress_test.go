@@ -110,6 +110,23 @@ func TestProgress(t *testing.T) {
 	}
 }
 
+// A rotation that waits in silence says now and then for whom.
+func TestProgressSaysWhomItWaitsFor(t *testing.T) {
+	p := newProgress(4, true)
+	s := at("staged", 8, "a", "-b")
+	p.update(s, time.Second)
+	var got []string
+	for elapsed := 2 * time.Second; elapsed < 25*time.Second; elapsed += time.Second {
+		for _, l := range append(p.update(s, elapsed), p.waits(s, elapsed)...) {
+			got = append(got, strings.Join(strings.Fields(plain(l)), " "))
+		}
+	}
+	want := []string{"11.000s staged waits for b: has not reported; wait", "21.000s staged waits for b: has not reported; wait"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestProgressTable(t *testing.T) {
 	p := newProgress(4, true)
 	s := at("staged", 8, "a", "-b", "~c")

@@ -113,10 +113,7 @@ func (p *progress) table(s *pb.Status) []string {
 	}
 	_ = tw.Flush()
 	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
-	for _, w := range s.GetRotation().GetWaitingFor() {
-		lines = append(lines, fmt.Sprintf("waits for %s: %s; %s", w.GetHost(), w.GetReason(), w.GetAdvice()))
-	}
-	return lines
+	return append(lines, waitTexts(s)...)
 }
 
 func (p *progress) row(host string, s *pb.Status) string {

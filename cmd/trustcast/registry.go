@@ -7,7 +7,6 @@ import (
 	"math"
 	"strconv"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/trustcast/trustcast/internal/cli"
 	"github.com/trustcast/trustcast/internal/config"
+	"github.com/trustcast/trustcast/internal/printable"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
@@ -167,16 +167,14 @@ func (a *app) registryCollect() *cobra.Command {
 	}
 	dry := c.Flags().Bool("dry-run", false, "say what would be freed, and free nothing")
 	untagged := c.Flags().Bool("untagged", false, "remove manifests that no tag leads to, too")
-	age := c.Flags().Duration("min-age", time.Hour, "what is younger stays")
+	youngest := age(time.Hour)
+	c.Flags().Var(&youngest, "min-age", "what is younger stays; 0 spares nothing")
 	out := output(c.Flags())
 	config.FromCommandLine(c.Flags(), "dry-run", "untagged", "min-age")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if *age < 0 {
-			return cli.Errorf(cli.Usage, "--min-age %s is negative; give for example 1h, or 0s to spare nothing", *age)
-		}
 		var last *pb.CollectGarbageResponse
 		err := stream(c.Context(), a, func(ctx context.Context, c pb.AdminServiceClient) (grpc.ServerStreamingClient[pb.CollectGarbageResponse], error) {
-			return c.CollectGarbage(ctx, &pb.CollectGarbageRequest{DryRun: *dry, Untagged: *untagged, MinAge: durationpb.New(*age)})
+			return c.CollectGarbage(ctx, &pb.CollectGarbageRequest{DryRun: *dry, Untagged: *untagged, MinAge: durationpb.New(time.Duration(youngest))})
 		}, func(r *pb.CollectGarbageResponse) error {
 			if r.GetStep() != "" {
 				a.say("%s", sentence(r.GetStep()))
@@ -187,12 +185,12 @@ func (a *app) registryCollect() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.printCollected(collectedJSON{last.GetBlobs(), last.GetManifests(), last.GetBytes(), last.GetUploads(), last.GetSpared(), *dry}, *age, out.json())
+		return a.printCollected(collectedJSON{last.GetBlobs(), last.GetManifests(), last.GetBytes(), last.GetUploads(), last.GetSpared(), *dry}, &youngest, out.json())
 	}
 	return c
 }
 
-func (a *app) printCollected(r collectedJSON, age time.Duration, asJSON bool) error {
+func (a *app) printCollected(r collectedJSON, youngest *age, asJSON bool) error {
 	if asJSON {
 		return cli.JSON(a.stdout, r)
 	}
@@ -208,7 +206,7 @@ func (a *app) printCollected(r collectedJSON, age time.Duration, asJSON bool) er
 		text += ", " + count(int(min(r.Uploads, math.MaxInt32)), "abandoned upload")
 	}
 	if r.Spared > 0 {
-		text += fmt.Sprintf("; %s younger than %s stay", count(int(min(r.Spared, math.MaxInt32)), "blob"), age)
+		text += fmt.Sprintf("; %s younger than %s stay", count(int(min(r.Spared, math.MaxInt32)), "blob"), youngest)
 	}
 	_, err := fmt.Fprintln(a.stdout, text)
 	return err
@@ -220,32 +218,22 @@ func (a *app) registryLogs() *cobra.Command {
 		Long:    "Show what the registry's replicas said, each line after the replica's name. The embedded engine keeps its latest warnings and errors; the server's own log has them, too.",
 		Example: "  trustcast registry logs --tail 50\n  trustcast registry logs -f", Args: names(),
 	}
-	tail := c.Flags().Int("tail", 0, "only the last `N` lines of each replica")
+	tail := number{least: 0, most: math.MaxInt32}
+	c.Flags().Var(&tail, "tail", "only the last `N` lines of each replica; 0 shows all that are kept")
 	follow := c.Flags().BoolP("follow", "f", false, "go on with what is said from now on")
 	config.FromCommandLine(c.Flags(), "tail", "follow")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if *tail < 0 || *tail > math.MaxInt32 {
-			return cli.Errorf(cli.Usage, "--tail %d is no number of lines; 0 shows all that are kept", *tail)
-		}
 		return stream(c.Context(), a, func(ctx context.Context, c pb.AdminServiceClient) (grpc.ServerStreamingClient[pb.RegistryLogsResponse], error) {
-			return c.RegistryLogs(ctx, &pb.RegistryLogsRequest{Tail: int32(*tail), Follow: *follow})
+			return c.RegistryLogs(ctx, &pb.RegistryLogsRequest{Tail: int32(tail.value), Follow: *follow})
 		}, a.printLog)
 	}
 	return c
 }
 
-// harmless keeps a replica's words from acting on a terminal.
-func harmless(r rune) rune {
-	if unicode.IsControl(r) && r != '\t' {
-		return '?'
-	}
-	return r
-}
-
 // printLog puts the replica's name before each line.
 func (a *app) printLog(r *pb.RegistryLogsResponse) error {
 	for line := range bytes.Lines(r.GetText()) {
-		if _, err := fmt.Fprintf(a.stdout, "%s  %s\n", r.GetReplica(), bytes.Map(harmless, bytes.TrimRight(line, "\r\n"))); err != nil {
+		if _, err := fmt.Fprintf(a.stdout, "%s  %s\n", r.GetReplica(), bytes.Map(printable.Rune, bytes.TrimRight(line, "\r\n"))); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +23,8 @@ import (
 // restoreFlags are the flags of `trustcast restore`.
 type restoreFlags struct {
 	force      bool
+	engine     choice
+	volume     string
 	identities []string
 	out        *choice
 }
@@ -32,12 +35,16 @@ func (a *app) restore() *cobra.Command {
 		Short: "Put a backup into an empty data directory, or with --force in the place of another",
 		Long: "Put a backup into a data directory. It is unpacked beside what is there and checked in full first: until then, and on any error, nothing is changed, and it may be interrupted at any moment. No server may run on the directory.\n\n" +
 			"With --force it replaces what is there, images that were pushed after the backup included; a backup made --without-images leaves the images that are there. Both old and new data need room until it is done.\n\n" +
+			"On a new machine with the docker engine, --engine docker --volume NAME makes the volume, and --data-dir a link to it; after an error an empty volume may be left, which the next try fills.\n\n" +
 			"Afterwards the server leads its fleet again: its generation is above whatever hosts have, join tokens are revoked, the gossip key is another one, and the registry serves nobody until every present host has the restored CA ('trustcast ca serve-now' does not wait). Hosts that joined after the backup are known again when they connect; check the lists of hosts and users, since who was removed after the backup is back.",
-		Example: "  trustcast restore registry.tar\n  trustcast restore --identity key.txt registry.tar.age\n  ssh store cat registry.tar | trustcast restore -",
+		Example: "  trustcast restore registry.tar\n  trustcast restore --identity key.txt registry.tar.age\n  trustcast restore --engine docker --volume registry registry.tar\n  ssh store cat registry.tar | trustcast restore -",
 		Args:    names("a FILE, or - for standard input"),
 	}
 	var f restoreFlags
 	c.Flags().BoolVar(&f.force, "force", false, "replace what is in the data directory")
+	f.engine = choice{allowed: []string{"embedded", "docker"}}
+	c.Flags().Var(&f.engine, "engine", "what runs the restored registry (default that of the registry in its place, else embedded)")
+	c.Flags().StringVar(&f.volume, "volume", "", "Docker's `VOLUME` that takes all data, made if it is missing; with --engine docker")
 	c.Flags().StringArrayVar(&f.identities, "identity", nil, "a `FILE` with the secret key of an encrypted backup (age's, or an SSH key); may be repeated")
 	f.out = output(c.Flags())
 	config.FromCommandLine(c.Flags(), "force")
@@ -67,7 +74,7 @@ func (a *app) restoreFrom(ctx context.Context, f restoreFlags, source string) er
 	case !encrypted && len(f.identities) > 0:
 		a.say("The backup is not encrypted; --identity is not needed.")
 	}
-	r, err := server.Restore(ctx, server.RestoreConfig{DataDir: a.dataDir, Force: f.force}, plain)
+	r, err := server.Restore(ctx, server.RestoreConfig{DataDir: a.dataDir, Force: f.force, EngineName: f.engine.value, Volume: f.volume}, plain)
 	bar.end()
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -92,6 +99,9 @@ func (a *app) openBackup(ctx context.Context, source string, bar *bar) (in io.Re
 		return a.stdin, func() {}, nil
 	}
 	f, err := os.Open(filepath.Clean(source))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, cli.Errorf(cli.NotFound, "the backup %s is not there; 'trustcast backup FILE' makes one", source)
+	}
 	if err != nil {
 		return nil, nil, cli.Errorf(cli.Failed, "the backup cannot be read: %w", err)
 	}
@@ -148,6 +158,7 @@ type restoredJSON struct {
 	KeptImages    bool       `json:"kept_images"`
 	Hosts         []string   `json:"hosts"`
 	Users         []string   `json:"users"`
+	State         string     `json:"state"`
 	RevokedTokens int        `json:"revoked_tokens"`
 	Damaged       []string   `json:"damaged"`
 }
@@ -155,7 +166,7 @@ type restoredJSON struct {
 func newRestoredJSON(r server.Restoration) restoredJSON {
 	return restoredJSON{
 		r.Domain, r.FleetID, cli.Instant(r.Made), r.Generation, r.Images, r.Bytes, r.WithoutImages, r.KeptImages,
-		list(r.Hosts), list(r.Users), r.RevokedTokens, list(r.Damaged),
+		list(r.Hosts), list(r.Users), r.State, r.RevokedTokens, list(r.Damaged),
 	}
 }
 
@@ -174,6 +185,12 @@ func (a *app) printRestored(r server.Restoration) error {
 		row("tokens", fmt.Sprintf("%d revoked", r.RevokedTokens)), row("gossip key", "another one"))
 	if err != nil {
 		return err
+	}
+	switch r.State {
+	case "paused":
+		a.say("The registry is paused, as it was when the backup was made: requests wait until '%s'.", a.hint("registry unpause"))
+	case "stopped":
+		a.say("The registry is stopped, as it was when the backup was made; '%s' starts it.", a.hint("registry start"))
 	}
 	for _, d := range r.Damaged {
 		a.say("Not in the backup, because it was damaged: %s", d)

@@ -153,11 +153,21 @@ func (a *app) configure(c *cobra.Command) error {
 	if a.file, err = config.Find(path); err != nil {
 		return err
 	}
-	if err := a.file.Check(allFlags(c.Root())); err != nil {
-		return err
-	}
+	unknown := a.file.Check(allFlags(c.Root()))
 	a.origins, err = config.Lay(c.Flags(), a.getenv, a.file)
-	return err
+	return errors.Join(unknown, err)
+}
+
+// sayTypos warns of variables that are called nearly like a setting of the command.
+func (a *app) sayTypos(c *cobra.Command) {
+	var known, wanted []string
+	for _, flags := range allFlags(c.Root()) {
+		flags.VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+	}
+	c.Flags().VisitAll(func(f *pflag.Flag) { wanted = append(wanted, f.Name) })
+	for _, line := range cli.Typos(a.environ(), known, wanted) {
+		a.say("warning: %s", line)
+	}
 }
 
 // allFlags are those of a command and all below it.

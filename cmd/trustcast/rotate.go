@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/trustcast/trustcast/internal/cli"
@@ -47,7 +48,7 @@ func (a *app) caRotate() *cobra.Command {
 	c.Flags().Uint64Var(&f.rotation, "rotation", 0, "change rotation `NUMBER`, and start none when it is over")
 	f.out = output(c.Flags())
 	config.FromCommandLine(c.Flags(), "skip", "deadline", "dry-run", "compromised", "replace", "rotation")
-	c.PreRunE = func(c *cobra.Command, _ []string) error { return f.check(c.Flags().Changed("rotation")) }
+	c.PreRunE = func(c *cobra.Command, _ []string) error { return f.check(c.Flags()) }
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if f.dryRun {
 			return a.printPlan(c.Context(), f)
@@ -68,10 +69,11 @@ func (a *app) caRotate() *cobra.Command {
 	return c
 }
 
-// check refuses what cannot be meant; numbered: --rotation was given.
-func (f rotateFlags) check(numbered bool) error {
+// check refuses what cannot be meant.
+func (f rotateFlags) check(given *pflag.FlagSet) error {
+	numbered := given.Changed("rotation")
 	switch {
-	case slices.Contains(f.skip, ""):
+	case slices.Contains(f.skip, "") || given.Changed("skip") && len(f.skip) == 0: // '' is an empty list
 		return cli.Errorf(cli.Usage, "--skip names no host; '--skip NAME' passes over one")
 	case numbered && f.rotation == 0:
 		return cli.Errorf(cli.Usage, "--rotation 0: rotations are numbered from 1; leave it out to start one")
@@ -144,7 +146,10 @@ func (a *app) follow(ctx context.Context, r *pb.RotateCAResponse, f rotateFlags,
 		now := s.GetRotation()
 		return now.GetNumber() > r.GetRotation() || now.GetNumber() == r.GetRotation() && now.GetPhase() == phaseIdle
 	}
-	last, err := a.watch(ctx, func(s *pb.Status) { view.show(p, p.update(s, time.Since(began)), s) }, over)
+	last, err := a.watch(ctx, func(s *pb.Status) {
+		elapsed := time.Since(began)
+		view.show(p, append(p.update(s, elapsed), p.waits(s, elapsed)...), s)
+	}, over)
 	view.end()
 	switch {
 	case errors.Is(err, context.Canceled):

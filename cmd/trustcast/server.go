@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/trustcast/trustcast/internal/cli"
 	"github.com/trustcast/trustcast/server"
 )
 
@@ -17,7 +19,7 @@ type serverFlags struct {
 	init                                    bool
 	logFormat                               choice
 	image, network                          string
-	replicas                                int
+	replicas                                number
 	minFree                                 byteSize
 	registry, grpc, gossip, http, advertise string
 	tick, goneAfter, deadline, identityLife duration
@@ -31,7 +33,8 @@ func (f *serverFlags) add(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.init, "init", false, "create the registry first, as 'trustcast init' does, unless it is there already")
 	flags.StringVar(&f.image, "registry-image", "", "`IMAGE` of the registry's containers (default registry:3); with --engine docker")
 	flags.StringVar(&f.network, "registry-network", "", "Docker's `NETWORK` for the registry's containers, when their configuration needs one (default none at all); with --engine docker")
-	flags.IntVar(&f.replicas, "replicas", 1, "how many containers share the registry's work; with --engine docker")
+	f.replicas = number{1, 1, server.MaxReplicas}
+	flags.Var(&f.replicas, "replicas", "how many containers share the registry's work; with --engine docker")
 	flags.Var(&f.minFree, "min-free", "pushes get 507 when less is free on the disk; pulls and rotations go on (default 1GiB)")
 	flags.StringVar(&f.registry, "listen", "", "`HOST:PORT` of the registry (default all addresses, port of the domain)")
 	flags.StringVar(&f.grpc, "grpc-listen", "", "`HOST:PORT` for agents (default :7443)")
@@ -53,14 +56,26 @@ func (a *app) server() *cobra.Command {
 		Short: "Run the registry, own its CA, look after the fleet",
 		Long: "Run the registry that 'trustcast init' created in the data directory. SIGTERM or Ctrl-C ends it gracefully.\n\n" +
 			"Ports: 5000 registry, 7443 agents (gRPC), 7947 gossip (TCP and UDP), 127.0.0.1:7480 health and metrics.",
-		Example: "  trustcast server\n  trustcast server --init --domain registry.example.com --user ci   # create it first, in one line",
+		Example: "  trustcast server\n  trustcast server --init --domain registry.example.com --user ci   # create it first, in one line\n  trustcast server --init --domain registry.example.com --adopt /srv/registry   # or take a plain one over",
 		Args:    names(),
 	}
 	var f serverFlags
 	f.add(c.Flags())
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		settings, err := a.settings(c.Flags(), a.origins, f.registryParameters(a))
+		if (f.adopt != "" || f.newCA) && !f.init {
+			return cli.Errorf(cli.Usage, "--adopt and --new-ca are for a registry that is made: add --init, or leave them out")
+		}
+		a.sayTypos(c)
+		cfg := f.config(a)
+		if err := cfg.Check(); err != nil {
+			return cli.Errorf(cli.Usage, "%w", err)
+		}
+		kept, err := server.ReadKept(cfg.DataDir, cfg.Image)
 		if err != nil {
+			return err
+		}
+		kept.Upgraded = "" // the running registry is asked for it
+		if cfg.Settings, err = a.settings(c.Flags(), a.origins, cfg, kept); err != nil {
 			return err
 		}
 		if f.init {
@@ -68,8 +83,6 @@ func (a *app) server() *cobra.Command {
 				return err
 			}
 		}
-		cfg := f.config(a)
-		cfg.Settings = settings
 		return server.Run(c.Context(), cfg)
 	}
 	return c
@@ -85,29 +98,31 @@ func (a *app) createOnce(ctx context.Context, f initFlags) error {
 	if err != nil {
 		return err
 	}
-	return a.printCreated(result)
+	if err := a.printCreated(result); err != nil || result.Adopted == nil {
+		return err
+	}
+	a.sayTaken(result.Adopted)
+	if running := strings.Join(result.Adopted.Running, " "); running != "" {
+		return cli.Errorf(cli.Failed, "the registry is taken over and not served yet, since containers still use its data: run `docker update --restart=no %s` and `docker stop %s`, then repeat the command", running, running)
+	}
+	return nil
 }
 
 func (f *serverFlags) config(a *app) server.Config {
 	return server.Config{
-		DataDir: a.dataDir, Domain: f.domain,
+		DataDir: a.dataDir, Domain: f.domain, Aliases: f.aliases, Subject: f.subject, User: f.user,
 		RegistryListen: f.registry, GRPCListen: f.grpc, GossipListen: f.gossip, HTTPListen: f.http, Advertise: f.advertise,
 		Tick: time.Duration(f.tick), GoneAfter: time.Duration(f.goneAfter), Deadline: time.Duration(f.deadline),
 		CALife: time.Duration(f.caLife), LeafLife: time.Duration(f.leafLife), IdentityLife: time.Duration(f.identityLife),
 		ControlLife: time.Duration(f.controlLife), ServerIdentityLife: time.Duration(f.serverIdentityLife),
 		RotateWindow: f.rotateWindow,
-		EngineName:   f.engine.value, Volume: f.volume, Image: f.image, Network: f.network, Replicas: f.replicas, MinFree: int64(f.minFree),
-		Registry: f.registryParameters(a),
-		Log:      a.logger(f.logFormat.value),
-		Version:  version,
-	}
-}
-
-// registryParameters are the operator's for the registry itself.
-func (f *serverFlags) registryParameters(a *app) server.RegistryParameters {
-	return server.RegistryParameters{
-		File: a.file.Path, Section: a.file.Registry, Environ: a.environ(),
-		Engine: f.engine.value, Network: f.network != "", Replicas: f.replicas,
+		EngineName:   f.engine.value, Volume: f.volume, Image: f.image, Network: f.network, Replicas: f.replicas.value, MinFree: int64(f.minFree),
+		Registry: server.RegistryParameters{
+			File: a.file.Path, Section: a.file.Registry, Environ: a.environ(),
+			Engine: f.engine.value, Network: f.network != "", Replicas: f.replicas.value,
+		},
+		Log:     a.logger(f.logFormat.value),
+		Version: version,
 	}
 }
 

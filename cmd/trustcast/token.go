@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,15 +29,15 @@ func (a *app) tokenCreate() *cobra.Command {
 		Args: names(),
 	}
 	var expires lifetime
-	var uses uint16
+	uses := number{least: 0, most: math.MaxUint16}
 	quiet := c.Flags().BoolP("quiet", "q", false, "print the token alone, whatever -o says")
 	c.Flags().Var(&expires, "expires", "how long it can be used, or never (default 24h)")
-	c.Flags().Uint16Var(&uses, "uses", 0, "how many hosts may use it; 0 is no limit")
+	c.Flags().Var(&uses, "uses", "how many hosts may use it; 0 is no limit")
 	host := c.Flags().String("host", "", "only for the host `NAME`, once; replaces the host that has the name now")
 	out := output(c.Flags())
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		r, err := ask(c.Context(), a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.CreateTokenResponse, error) {
-			return c.CreateToken(ctx, &pb.CreateTokenRequest{Expires: durationpb.New(time.Duration(expires)), Uses: int32(uses), Host: *host})
+			return c.CreateToken(ctx, &pb.CreateTokenRequest{Expires: durationpb.New(time.Duration(expires)), Uses: int32(uses.value), Host: *host})
 		})
 		if err != nil {
 			return err

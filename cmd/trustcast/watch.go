@@ -42,7 +42,7 @@ func (a *app) watch(ctx context.Context, seen func(*pb.Status), done func(*pb.St
 			last = s
 		}
 		if err == nil || last == nil || !wentAway(err) {
-			return last, ended(ctx, err)
+			return last, ended(ctx, said(err))
 		}
 		a.say("The server went away; waiting for it to come back.")
 		if err := a.awaitServer(ctx); err != nil {

@@ -10,11 +10,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/trustcast/trustcast/internal/near"
 )
 
 // Exit codes; scripts rely on them.
@@ -147,3 +150,22 @@ func Day(t time.Time) string {
 
 // Short is the recognisable part of a fingerprint.
 func Short(fingerprint string) string { return fingerprint[:min(16, len(fingerprint))] }
+
+// Typos says which variables of environ are called nearly like a flag's and are none;
+// known are the flags of all commands, and wanted are those that are compared. Others
+// may be another program's, and nothing is said of them.
+func Typos(environ, known, wanted []string) []string {
+	var lines []string
+	for _, pair := range environ {
+		name, _, _ := strings.Cut(pair, "=")
+		rest, ours := strings.CutPrefix(name, "TRUSTCAST_")
+		flag := strings.ToLower(strings.ReplaceAll(rest, "_", "-"))
+		if !ours || slices.Contains(known, flag) && name == Variable(flag) {
+			continue
+		}
+		if meant := near.Word(flag, wanted); meant != "" {
+			lines = append(lines, fmt.Sprintf("environment variable %s is passed over: there is no such setting; did you mean %s?", name, Variable(meant)))
+		}
+	}
+	return lines
+}

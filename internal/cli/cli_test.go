@@ -39,3 +39,21 @@ func TestReport(t *testing.T) {
 		}
 	}
 }
+
+func TestTypos(t *testing.T) {
+	known := []string{"domain", "data-dir", "token-file", "host"}
+	environ := []string{
+		"TRUSTCAST_DOMIAN=x", "TRUSTCAST_DATADIR=x", "TRUSTCAST_data_dir=x",
+		"TRUSTCAST_DOMAIN=x", "TRUSTCAST_HOST=x", "TRUSTCAST_TOKEN_FILE=x", "TRUSTCAST_SERVICE_PORT=1", "TRUSTCAST_PORT=1", "DOMIAN=x", "TRUSTCAST_=x",
+	}
+	got := cli.Typos(environ, known, []string{"domain", "data-dir"})
+	var meant []string
+	for _, line := range got {
+		name, rest, _ := strings.Cut(strings.TrimPrefix(line, "environment variable "), " ")
+		meant = append(meant, name+rest[strings.LastIndex(rest, " "):])
+	}
+	const want = "TRUSTCAST_DOMIAN TRUSTCAST_DOMAIN?; TRUSTCAST_DATADIR TRUSTCAST_DATA_DIR?; TRUSTCAST_data_dir TRUSTCAST_DATA_DIR?"
+	if strings.Join(meant, "; ") != want {
+		t.Errorf("got %q\nwant %s", got, want)
+	}
+}

@@ -121,7 +121,7 @@ func (f *File) parse(text []byte) error {
 	case errors.Is(err, io.EOF):
 		return nil // nothing is in it
 	case err != nil:
-		return fmt.Errorf("%s: no YAML: %s", f.Path, strings.TrimPrefix(err.Error(), "yaml: "))
+		return fmt.Errorf("%s: no YAML: %s", f.Path, wrong(err))
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%s: there is more after the end of the first document ('---'): keep one", f.Path)
@@ -134,6 +134,16 @@ func (f *File) parse(text []byte) error {
 		return f.mistake(top.Line, "a configuration file has a setting a line, like 'listen: :5000'")
 	}
 	return f.take(top.Content, strings.SplitAfter(string(text), "\n"))
+}
+
+// wrong is what YAML says, but for the name of an alias: it may be a password that begins
+// with an asterisk.
+func wrong(err error) string {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	if strings.HasPrefix(text, "unknown anchor") {
+		return "anchors and aliases are not read here: put what begins with * in quotes"
+	}
+	return text
 }
 
 // take notes the settings: keys and values by turns.

@@ -73,6 +73,7 @@ func TestMistakes(t *testing.T) {
 		"a: 1\nlisten: 1\nlisten: 2": ":3: listen: stands on line 2 already: remove one",
 		"? [a]\n: b":                 ":1: a setting's name is one word",
 		"a: &x 1\nlisten: *x":        "anchors and aliases are not read here",
+		"listen: *hunter2":           "no YAML: anchors and aliases are not read here: put what begins with * in quotes",
 		"\nlisten:":                  ":2: listen: has no value",
 		"listen: [a]":                ":1: listen: takes one value, and here is a list",
 		"listen: {a: b}":             ":1: listen: takes a value, and here is a section",
@@ -182,4 +183,21 @@ func FuzzFile(f *testing.F) {
 			t.Errorf("in the file\n%salone\n%sof %q", a, b, file.Registry)
 		}
 	})
+}
+
+// Every mistake is named, not the first alone.
+func TestEachMistake(t *testing.T) {
+	file, err := config.Read(write(t, "listne: a\ntick: soon\nskip: x\ninit: maybe\n"))
+	must(t, err)
+	unknown := file.Check([]*pflag.FlagSet{flags()})
+	_, bad := config.Lay(flags(), func(name string) string {
+		return map[string]string{"TRUSTCAST_TICK": "never"}[name]
+	}, file)
+	for err, want := range map[error][]string{unknown: {":1: listne: ", ":3: skip: "}, bad: {`TRUSTCAST_TICK="never"`, `:4: init: "maybe": give true or false`}} {
+		for _, part := range want {
+			if err == nil || !strings.Contains(err.Error(), part) {
+				t.Errorf("%v\nhas no %s", err, part)
+			}
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -52,17 +53,15 @@ func (o Origins) Of(name string) Origin {
 }
 
 // Lay gives each flag that the command line left alone its value from its variable
-// in the environment, or else from the file. Keys of flags that are not among these
-// are passed over: see Check.
+// in the environment, or else from the file; the error says each mistake. Keys of
+// flags that are not among these are passed over: see Check.
 func Lay(flags *pflag.FlagSet, getenv func(string) string, file *File) (Origins, error) {
 	origins := Origins{}
-	var err error
+	var errs []error
 	flags.VisitAll(func(f *pflag.Flag) {
-		if err == nil {
-			err = lay(flags, f, getenv, file, origins)
-		}
+		errs = append(errs, lay(flags, f, getenv, file, origins))
 	})
-	return origins, err
+	return origins, errors.Join(errs...)
 }
 
 func lay(flags *pflag.FlagSet, f *pflag.Flag, getenv func(string) string, file *File, origins Origins) error {
@@ -77,7 +76,7 @@ func lay(flags *pflag.FlagSet, f *pflag.Flag, getenv func(string) string, file *
 	if value := getenv(variable); value != "" {
 		origins[f.Name] = Environment
 		if err := flags.Set(f.Name, value); err != nil {
-			return fmt.Errorf("environment variable %s=%q: %w", variable, value, err)
+			return fmt.Errorf("environment variable %s=%q: %w", variable, value, unwrapped(f, err))
 		}
 		return nil
 	}
@@ -115,14 +114,17 @@ func (f *File) set(flags *pflag.FlagSet, flag *pflag.Flag, k key) error {
 		return f.mistake(k.line, "%s: has no value: give one, or remove the line", k.name)
 	}
 	if err := flags.Set(flag.Name, k.value.Value); err != nil {
-		return f.mistake(k.line, "%s: %q: %w", k.name, k.value.Value, unwrapped(err))
+		return f.mistake(k.line, "%s: %q: %w", k.name, k.value.Value, unwrapped(flag, err))
 	}
 	return nil
 }
 
 // unwrapped is what pflag wraps: "invalid argument … for … flag" repeats what a
-// mistake says already.
-func unwrapped(err error) error {
+// mistake says already, and of a switch it quotes the parser.
+func unwrapped(f *pflag.Flag, err error) error {
+	if f.Value.Type() == "bool" {
+		return errors.New("give true or false")
+	}
 	if e, ok := err.(*pflag.InvalidValueError); ok { //nolint:errorlint // pflag returns just this
 		return e.Unwrap()
 	}
@@ -130,8 +132,9 @@ func unwrapped(err error) error {
 }
 
 // Check refuses keys that are no flag of any command, and those that only a command
-// line can give; sets are the flags of all commands.
+// line can give, each of them; sets are the flags of all commands.
 func (f *File) Check(sets []*pflag.FlagSet) error {
+	var errs []error
 	for _, k := range f.keys {
 		known, settable := false, false
 		for _, flags := range sets {
@@ -142,15 +145,15 @@ func (f *File) Check(sets []*pflag.FlagSet) error {
 		}
 		switch {
 		case k.name == "config":
-			return f.mistake(k.line, "config: a configuration file names no other: remove the line")
+			errs = append(errs, f.mistake(k.line, "config: a configuration file names no other: remove the line"))
 		case settable:
 		case known:
-			return f.mistake(k.line, "%s: says what one command does once, and so is given on its command line alone (--%s): remove the line", k.name, k.name)
+			errs = append(errs, f.mistake(k.line, "%s: says what one command does once, and so is given on its command line alone (--%s): remove the line", k.name, k.name))
 		default:
-			return f.unknown(k, sets)
+			errs = append(errs, f.unknown(k, sets))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (f *File) unknown(k key, sets []*pflag.FlagSet) error {

@@ -26,7 +26,17 @@ const (
 	maxHeader = 64 << 10
 	// maxLine bounds a line of the manifest (bytes); the longest paths have 700.
 	maxLine = 1 << 20
+	// maxName bounds a path (bytes).
+	maxName = 1 << 10
+	// maxList bounds what is kept in memory of the files of a backup (bytes), which is
+	// listCost of each: some four million. What is written is held to it as well,
+	// so that it can be read.
+	maxList = 1 << 30
 )
+
+// listCost is what is kept of a file, more or less: its path, and what stands beside
+// it (bytes).
+func listCost(name string) int64 { return int64(len(name)) + 96 }
 
 // ErrRefused says that what was read is no whole and sound backup; the text says
 // why, and what to do.

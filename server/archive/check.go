@@ -16,16 +16,16 @@ import (
 // images are complete.
 func (r *reader) check(report *Report) error {
 	for _, e := range r.entries {
-		d, isBlob := blobOf(e.Path)
+		d, isBlob := blobOf(e.path)
 		switch {
-		case e.Damaged && !isBlob:
-			return refusedf("its list of files calls %q damaged", e.Path)
-		case e.Damaged:
-			if err := os.Remove(r.path(e.Path)); err != nil {
+		case e.damaged && !isBlob:
+			return refusedf("its list of files calls %q damaged", e.path)
+		case e.damaged:
+			if err := os.Remove(r.path(e.path)); err != nil {
 				return unpackError(err)
 			}
 		case isBlob:
-			if err := r.checkBlob(d, e.SHA256); err != nil {
+			if err := r.checkBlob(d, hex.EncodeToString(e.sum[:])); err != nil {
 				return err
 			}
 		}
@@ -45,15 +45,15 @@ func (r *reader) checkImages(report *Report) error {
 	}
 	report.Images = im.count()
 	for _, e := range r.entries {
-		if path.Base(e.Path) != "link" {
+		if path.Base(e.path) != "link" {
 			continue
 		}
-		if _, ok := links[e.Path]; !ok {
-			return refusedf("the link %q leads nowhere: use another backup", e.Path)
+		if _, ok := links[e.path]; !ok {
+			return refusedf("the link %q leads nowhere: use another backup", e.path)
 		}
 	}
-	if kept := im.files(); len(kept) != len(links) {
-		return refusedf("%d links to images lead nowhere: use another backup", len(links)-len(kept))
+	if kept := im.countLinks(); kept != len(links) {
+		return refusedf("%d links to images lead nowhere: use another backup", len(links)-kept)
 	}
 	return nil
 }

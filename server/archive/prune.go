@@ -100,6 +100,17 @@ func (im *images) count() (n int) {
 	return n
 }
 
+// countLinks is how many links files returns.
+func (im *images) countLinks() (n int) {
+	for _, r := range im.repos {
+		n += len(r.revisions) + len(r.layers) + len(r.tags)
+		for _, t := range r.tags {
+			n += len(t.index)
+		}
+	}
+	return n
+}
+
 // files are the links, by path.
 func (im *images) files() map[string]digest {
 	out := map[string]digest{}

@@ -19,18 +19,23 @@ import (
 	"syscall"
 )
 
-// maxEntries bounds the files of a backup: their names are kept in memory (about
-// 300 bytes each), and a million images have not so many.
-const maxEntries = 20 << 20
-
 // reader unpacks a tar that nobody has vouched for.
 type reader struct {
 	ctx     context.Context
 	dir     string
 	header  Header
-	entries []entry
-	made    map[string]bool // directories that are there
+	entries []unpacked
+	list    int64 // listCost of the entries
+	maxList int64
 	buffer  []byte
+}
+
+// unpacked is a file that is there, as it was read.
+type unpacked struct {
+	path    string
+	size    int64
+	sum     [sha256.Size]byte
+	damaged bool
 }
 
 // Unpack reads a backup into an empty directory and checks all of it: paths, sizes
@@ -38,7 +43,7 @@ type reader struct {
 // speaks of the backup; what lies in dir then is worth nothing. It does
 // not wait for the disk; Staging.Commit does.
 func Unpack(ctx context.Context, r io.Reader, dir string) (Header, Report, error) {
-	in := &reader{ctx: ctx, dir: dir, made: map[string]bool{".": true}, buffer: make([]byte, copyBuffer)}
+	in := &reader{ctx: ctx, dir: dir, maxList: maxList, buffer: make([]byte, copyBuffer)}
 	report, err := in.read(r)
 	if err != nil {
 		return Header{}, Report{}, err
@@ -49,26 +54,50 @@ func Unpack(ctx context.Context, r io.Reader, dir string) (Header, Report, error
 	return in.header, report, nil
 }
 
+// Peek reads the header of a backup alone, and returns a reader that has all of it.
+func Peek(r io.Reader) (Header, io.Reader, error) {
+	var seen bytes.Buffer
+	in := &reader{}
+	// Twice: for what tar may have before it.
+	err := in.begin(tar.NewReader(io.TeeReader(io.LimitReader(r, 2*maxHeader), &seen)))
+	return in.header, io.MultiReader(&seen, r), err
+}
+
+// begin reads the header.
+func (r *reader) begin(t *tar.Reader) error {
+	h, err := t.Next()
+	switch {
+	case errors.Is(err, io.EOF):
+		return refusedf("it is empty: give a file that `trustcast backup` wrote")
+	case err != nil:
+		return r.unreadable(err, true)
+	case h.Name != headerPath:
+		return refusedf("it is no backup of trustcast (it has %q where the header should be): give a file that `trustcast backup` wrote", h.Name)
+	}
+	return r.readHeader(t)
+}
+
 // read unpacks entry by entry, and ends with the manifest.
 func (r *reader) read(source io.Reader) (Report, error) {
 	buffered := bufio.NewReaderSize(source, copyBuffer)
 	t := tar.NewReader(buffered)
-	for first := true; ; first = false {
+	if err := r.begin(t); err != nil {
+		return Report{}, err
+	}
+	for {
 		if err := r.ctx.Err(); err != nil {
 			return Report{}, err
 		}
 		h, err := t.Next()
 		switch {
-		case errors.Is(err, io.EOF) && first:
-			return Report{}, refusedf("it is empty: give a file that `trustcast backup` wrote")
 		case errors.Is(err, io.EOF):
 			return Report{}, refusedf("it is cut off after %d files (its list of files is missing): use another backup", len(r.entries))
 		case err != nil:
-			return Report{}, r.unreadable(err, first)
-		case first != (h.Name == headerPath):
-			return Report{}, refusedf("it is no backup of trustcast (it has %q where the header should be): give a file that `trustcast backup` wrote", h.Name)
+			return Report{}, r.unreadable(err, false)
+		case h.Name == headerPath:
+			return Report{}, refusedf("it is no backup of trustcast (it has %q where the header should not be): give a file that `trustcast backup` wrote", h.Name)
 		case h.Name == manifestPath:
-			report, err := r.manifest(t)
+			report, err := r.manifest(t, h.Size)
 			if err != nil {
 				return Report{}, err
 			}
@@ -79,12 +108,7 @@ func (r *reader) read(source io.Reader) (Report, error) {
 			}
 			return report, nil
 		}
-		if first {
-			err = r.readHeader(t)
-		} else {
-			err = r.entry(t, h)
-		}
-		if err != nil {
+		if err := r.entry(t, h); err != nil {
 			return Report{}, err
 		}
 	}
@@ -97,10 +121,12 @@ func (r *reader) unreadable(err error, first bool) error {
 		return refusedf("it is no tar: give a file that `trustcast backup` wrote")
 	case errors.Is(err, tar.ErrHeader):
 		return refusedf("it is damaged after %d files: use another backup", len(r.entries))
+	case errors.Is(err, io.ErrUnexpectedEOF) && first:
+		return refusedf("it is no backup, or it is cut off after 0 files: use another backup, a file that `trustcast backup` wrote")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return refusedf("it is cut off after %d files: use another backup", len(r.entries))
 	}
-	return fmt.Errorf("read backup: %w", err)
+	return fmt.Errorf("read backup after %d files: %w; nothing was changed, use another backup", len(r.entries), err)
 }
 
 func (r *reader) readHeader(t io.Reader) error {
@@ -108,8 +134,7 @@ func (r *reader) readHeader(t io.Reader) error {
 	if err != nil {
 		return r.unreadable(err, false)
 	}
-	sum := sha256.Sum256(data)
-	r.entries = append(r.entries, entry{Path: headerPath, Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:])})
+	r.entries = append(r.entries, unpacked{path: headerPath, size: int64(len(data)), sum: sha256.Sum256(data)})
 	h := &r.header
 	if err := json.Unmarshal(data, h); err != nil || len(data) > maxHeader || h.Format < 1 || h.Made.IsZero() {
 		return refusedf("its header is damaged: use another backup")
@@ -123,6 +148,9 @@ func (r *reader) readHeader(t io.Reader) error {
 // entry unpacks a file, if it is one that may be there.
 func (r *reader) entry(t *tar.Reader, h *tar.Header) error {
 	name := h.Name
+	if len(name) > maxName {
+		return refusedf("it has a path of %d bytes, and no backup has one above %d", len(name), maxName)
+	}
 	if h.Typeflag == tar.TypeDir {
 		if name = strings.TrimSuffix(name, "/"); path.IsAbs(name) || path.Clean(name) != name || !within(name) {
 			return refusedf("it has a directory %q, which has no place in a backup", h.Name)
@@ -143,14 +171,15 @@ func (r *reader) entry(t *tar.Reader, h *tar.Header) error {
 		return refusedf("it has a file %q, which has no place in a backup", h.Name)
 	case h.Size < 0 || k.limit > 0 && h.Size > k.limit:
 		return refusedf("%q has %d bytes; at most %d are read", name, h.Size, k.limit)
-	case len(r.entries) >= maxEntries:
-		return refusedf("it has more than %d files", maxEntries)
+	}
+	if r.list += listCost(name); r.list > r.maxList {
+		return refusedf("it has more than the %d files before %q, which no backup has: their list alone would take more than %d MiB of memory", len(r.entries), name, r.maxList>>20)
 	}
 	sum, err := r.unpack(t, name, h.Size, k)
 	if err != nil {
 		return err
 	}
-	r.entries = append(r.entries, entry{Path: name, Size: h.Size, SHA256: sum, Mode: k.octal()})
+	r.entries = append(r.entries, unpacked{path: name, size: h.Size, sum: sum})
 	return nil
 }
 
@@ -165,52 +194,55 @@ func within(dir string) bool {
 }
 
 // unpack writes one file and returns its hash.
-func (r *reader) unpack(t io.Reader, name string, size int64, k kind) (sum string, err error) {
+func (r *reader) unpack(t io.Reader, name string, size int64, k kind) (sum [sha256.Size]byte, err error) {
 	if err := r.mkdir(path.Dir(name)); err != nil {
-		return "", err
+		return sum, err
 	}
 	f, err := os.OpenFile(r.path(name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, k.mode)
 	if errors.Is(err, fs.ErrExist) {
-		return "", refusedf("it has %q twice", name)
+		return sum, refusedf("it has %q twice", name)
 	}
 	if err != nil {
-		return "", unpackError(err)
+		return sum, unpackError(err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	h := sha256.New()
 	for done := int64(0); done < size; {
 		if err := r.ctx.Err(); err != nil {
-			return "", err
+			return sum, err
 		}
 		part := r.buffer[:min(int64(len(r.buffer)), size-done)]
 		if _, err := io.ReadFull(t, part); err != nil {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return "", r.unreadable(err, false)
+			return sum, r.unreadable(err, false)
 		}
 		if _, err := f.Write(part); err != nil {
-			return "", unpackError(err)
+			return sum, unpackError(err)
 		}
 		_, _ = h.Write(part) // a hash takes every write
 		done += int64(len(part))
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	h.Sum(sum[:0])
+	return sum, nil
 }
 
 func (r *reader) path(name string) string { return filepath.Join(r.dir, filepath.FromSlash(name)) }
 
+// mkdir makes a directory and those that it is in, and asks the disk which are there:
+// a hostile backup could have any number of them to remember.
 func (r *reader) mkdir(name string) error {
-	if r.made[name] {
-		return nil
+	err := os.Mkdir(r.path(name), dirMode(name))
+	if errors.Is(err, fs.ErrNotExist) && name != "." {
+		if err := r.mkdir(path.Dir(name)); err != nil {
+			return err
+		}
+		err = os.Mkdir(r.path(name), dirMode(name))
 	}
-	if err := r.mkdir(path.Dir(name)); err != nil {
-		return err
-	}
-	if err := os.Mkdir(r.path(name), dirMode(name)); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return unpackError(err)
 	}
-	r.made[name] = true
 	return nil
 }
 
@@ -224,7 +256,10 @@ func unpackError(err error) error {
 
 // manifest compares the list at the end with what was unpacked, and removes what it
 // calls damaged.
-func (r *reader) manifest(source io.Reader) (Report, error) {
+func (r *reader) manifest(source io.Reader, size int64) (Report, error) {
+	if size > 2*r.list+maxLine {
+		return Report{}, refusedf("its list of files has %d bytes, too many for %d files: use another backup", size, len(r.entries))
+	}
 	lines := bufio.NewScanner(source)
 	lines.Buffer(nil, maxLine)
 	for i := range r.entries {
@@ -233,12 +268,12 @@ func (r *reader) manifest(source io.Reader) (Report, error) {
 			return Report{}, r.listError(lines.Err())
 		}
 		got := &r.entries[i]
-		got.Damaged = want.Damaged
+		got.damaged = want.Damaged
 		switch {
-		case got.Path != want.Path:
-			return Report{}, refusedf("it has %q where its list of files has %q: use another backup", got.Path, want.Path)
-		case got.SHA256 != want.SHA256 || got.Size != want.Size:
-			return Report{}, refusedf("%q is damaged: its content is not what the list of files says: use another backup", got.Path)
+		case got.path != want.Path:
+			return Report{}, refusedf("it has %q where its list of files has %q: use another backup", got.path, want.Path)
+		case hex.EncodeToString(got.sum[:]) != want.SHA256 || got.size != want.Size:
+			return Report{}, refusedf("%q is damaged: its content is not what the list of files says: use another backup", got.path)
 		}
 	}
 	var report Report

@@ -141,7 +141,7 @@ func TestRefused(t *testing.T) {
 		"newer":              {replaced(headerPath, `{"format":2,"trustcast":"v9","made":"2026-01-02T03:04:05Z"}`), "format 2, written by trustcast v9"},
 		"no format":          {replaced(headerPath, `{}`), "header is damaged"},
 		"after the header":   {append([]item{all[1]}, all...), "no backup of trustcast"},
-		"header twice":       {insert(all, all[0]), "where the header should be"},
+		"header twice":       {insert(all, all[0]), "where the header should not be"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			_, _, _, err := unpack(t, tarOf(t, test.items))

@@ -3,6 +3,7 @@ package archive
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -39,7 +40,12 @@ type Backup struct {
 	// Progress is told how much is written and about how much it will be (bytes);
 	// nil: nobody is.
 	Progress func(written, total int64)
+
+	// most replaces maxList in tests, which have not so many files.
+	most int64
 }
+
+func (b Backup) maxList() int64 { return cmp.Or(b.most, maxList) }
 
 // writer writes entries and remembers them for the manifest.
 type writer struct {
@@ -81,7 +87,11 @@ func (w *writer) write(b Backup) error {
 		}
 		defer func() { _ = im.close() }() // read only
 	}
-	w.total = int64(len(header)) + 1 + sizeOf(b.Files, im)
+	size, list := sizeOf(b.Files, im)
+	if list > b.maxList() {
+		return fmt.Errorf("the registry has too many files for one backup: their list takes %d MiB, and %d can be read back: make a backup --without-images, and save docker/ of the data directory by other means, such as a snapshot of its file system", list>>20, b.maxList()>>20)
+	}
+	w.total = int64(len(header)) + 1 + size
 	if err := w.small(headerPath, append(header, '\n')); err != nil {
 		return err
 	}
@@ -106,18 +116,22 @@ func (w *writer) write(b Backup) error {
 	return w.tar.Close()
 }
 
-// sizeOf is what files, blobs and links come to (bytes).
-func sizeOf(files []File, im *images) (n int64) {
+// sizeOf is what files, blobs and links come to, and what a reader keeps of them
+// (bytes).
+func sizeOf(files []File, im *images) (n, list int64) {
 	for _, f := range files {
 		n += int64(len(f.Data))
+		list += listCost(f.Path)
 	}
-	for _, size := range im.sizes {
+	for d, size := range im.sizes {
 		n += size
+		list += listCost(d.blobPath())
 	}
-	for _, d := range im.files() {
+	for name, d := range im.files() {
 		n += int64(len(d))
+		list += listCost(name)
 	}
-	return n
+	return n, list
 }
 
 // images writes blobs, then the links to those that proved good.
@@ -130,7 +144,8 @@ func (w *writer) images(im *images) error {
 	w.report.Damaged = append(w.report.Damaged, im.prune()...)
 	w.report.Images = im.count()
 	links := im.files()
-	w.total = w.report.Bytes + sizeOf(nil, &images{repos: im.repos}) // what was pruned is not written
+	left, _ := sizeOf(nil, &images{repos: im.repos}) // what was pruned is not written
+	w.total = w.report.Bytes + left
 	for _, name := range slices.Sorted(maps.Keys(links)) {
 		if err := w.small(name, []byte(links[name])); err != nil {
 			return err

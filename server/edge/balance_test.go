@@ -46,6 +46,10 @@ func (r *replica) start(t testing.TB) {
 	_ = os.Remove(r.socket)
 	lis, err := net.Listen("unix", r.socket)
 	must(t, err)
+	r.serve(lis)
+}
+
+func (r *replica) serve(lis net.Listener) {
 	lis.(*net.UnixListener).SetUnlinkOnClose(false) // as after a kill -9
 	srv, ended := &http.Server{Handler: r.handler}, make(chan struct{})
 	r.srv, r.ended = srv, ended

@@ -38,16 +38,16 @@ func (g Gate) String() string {
 	return fmt.Sprintf("gate %d", int(g))
 }
 
-// gate counts the writes behind it, so that after ReadOnly one can wait for
+// gate counts the requests behind it, so that after another state one can wait for
 // those that passed before.
 type gate struct {
-	mu     sync.Mutex
-	state  Gate
-	writes int
+	mu            sync.Mutex
+	state         Gate
+	reads, writes int
 	// changed is closed, and replaced, with each change of state.
 	changed chan struct{}
-	// quiet is closed when writes gets to 0; nil when nobody waits for that.
-	quiet chan struct{}
+	// fewer is closed when writes, or both, get to 0; nil when nobody waits for that.
+	fewer chan struct{}
 }
 
 func newGate() gate { return gate{changed: make(chan struct{})} }
@@ -70,29 +70,36 @@ func (e *Edge) Gate(to Gate) {
 // passing it to its end. That lasts only while the gate is not Open. When ctx ends
 // before, the error says how many there are.
 func (e *Edge) Quiet(ctx context.Context) error {
-	g := &e.gate
-	g.mu.Lock()
-	if g.writes == 0 {
-		g.mu.Unlock()
-		return nil
-	}
-	if g.quiet == nil {
-		g.quiet = make(chan struct{})
-	}
-	quiet := g.quiet
-	g.mu.Unlock()
-	select {
-	case <-quiet:
-		return nil
-	case <-ctx.Done():
-	}
-	g.mu.Lock()
-	left := g.writes
-	g.mu.Unlock()
-	return fmt.Errorf("wait for writes in flight: %d are left: %w", left, ctx.Err())
+	return e.gate.without(ctx, "writes", func(g *gate) int { return g.writes })
 }
 
-// pass lets a request through and counts it if it writes, until leave. Else why
+// Empty is Quiet for all requests, and lasts only while the gate is Held or Closed.
+func (e *Edge) Empty(ctx context.Context) error {
+	return e.gate.without(ctx, "requests", func(g *gate) int { return g.reads + g.writes })
+}
+
+// without waits until none are behind the gate.
+func (g *gate) without(ctx context.Context, what string, count func(*gate) int) error {
+	for {
+		g.mu.Lock()
+		left := count(g)
+		if left > 0 && g.fewer == nil {
+			g.fewer = make(chan struct{})
+		}
+		fewer := g.fewer
+		g.mu.Unlock()
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-fewer:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s in flight: %d are left: %w", what, left, ctx.Err())
+		}
+	}
+}
+
+// pass lets a request through and counts it until leave. Else why
 // says what is in the way, and changed is closed when that has changed.
 func (g *gate) pass(write bool) (why *refusal, changed <-chan struct{}) {
 	g.mu.Lock()
@@ -105,22 +112,25 @@ func (g *gate) pass(write bool) (why *refusal, changed <-chan struct{}) {
 	case g.state == ReadOnly && write:
 		return &collecting, g.changed
 	}
-	if write {
-		g.writes++
-	}
+	*g.count(write)++
 	return nil, g.changed
 }
 
-func (g *gate) leave(write bool) {
-	if !write {
-		return
+// count is the one that a request is in.
+func (g *gate) count(write bool) *int {
+	if write {
+		return &g.writes
 	}
+	return &g.reads
+}
+
+func (g *gate) leave(write bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.writes--
-	if g.writes == 0 && g.quiet != nil {
-		close(g.quiet)
-		g.quiet = nil
+	*g.count(write)--
+	if g.fewer != nil && g.writes == 0 && (write || g.reads == 0) {
+		close(g.fewer)
+		g.fewer = nil
 	}
 }
 

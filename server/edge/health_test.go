@@ -1,13 +1,18 @@
 package edge
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -143,14 +148,46 @@ func TestAnswersToTheQuestionOfHealth(t *testing.T) {
 // Another user's process at the end of the socket is no replica: whoever runs as one
 // could put a link to another program's socket in its place.
 func TestSomebodyElseAnswers(t *testing.T) {
-	a := newReplica(t, "a", func(http.ResponseWriter, *http.Request) {})
+	var asked atomic.Int32
+	a := newReplica(t, "a", func(http.ResponseWriter, *http.Request) { asked.Add(1) })
+	uid := os.Geteuid()
+	if uid == 0 { // as whom nobody is checked
+		uid = 12345
+		a.kill()
+		a.startAs(t, uid)
+	}
 	log := slog.New(slog.DiscardHandler)
-	if err := newProxy(a.socket, os.Geteuid()+1, log).health(t.Context()); err == nil || !strings.Contains(err.Error(), "answers on") {
+	must(t, newProxy(a.socket, uid, log).health(t.Context()))
+	if err := newProxy(a.socket, uid+1, log).health(t.Context()); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("uid %d answers on", uid)) {
 		t.Errorf("error %v", err)
 	}
-	if os.Geteuid() > 0 {
-		must(t, newProxy(a.socket, os.Geteuid(), log).health(t.Context()))
+	if n := asked.Load(); n != 1 {
+		t.Errorf("%d requests got through", n)
 	}
+}
+
+// startAs is start by another user, which takes root. The kernel knows a listener by
+// the thread that listened.
+func (r *replica) startAs(t testing.TB, uid int) {
+	t.Helper()
+	must(t, os.Chown(filepath.Dir(r.socket), uid, -1))
+	_ = os.Remove(r.socket)
+	listening := make(chan struct{})
+	var lis net.Listener
+	var err error
+	go func() {
+		defer close(listening)
+		runtime.LockOSThread() // for ever: the thread has changed
+		same := ^uintptr(0)
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, same, uintptr(uid), same); errno != 0 {
+			err = errno
+			return
+		}
+		lis, err = net.Listen("unix", r.socket)
+	}()
+	<-listening
+	must(t, err)
+	r.serve(lis)
 }
 
 func TestIllAndWellAgain(t *testing.T) {

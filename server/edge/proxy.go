@@ -11,6 +11,8 @@ import (
 	"net/http/httputil"
 	"sync"
 	"time"
+
+	"github.com/trustcast/trustcast/internal/peer"
 )
 
 const (
@@ -45,14 +47,10 @@ func newProxy(socket string, uid int, log *slog.Logger) *proxy {
 	var dialer net.Dialer
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := dialer.DialContext(ctx, "unix", socket)
-			if err != nil || uid == 0 {
-				return conn, err
+			if uid == 0 {
+				return dialer.DialContext(ctx, "unix", socket)
 			}
-			if err := checkPeer(conn, uid); err != nil {
-				return nil, errors.Join(err, conn.Close())
-			}
-			return conn, nil
+			return peer.Dial(ctx, socket, uid)
 		},
 		DisableCompression:  true, // else a client that accepts none would get blobs unpacked
 		MaxIdleConnsPerHost: idleConnections,

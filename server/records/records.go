@@ -93,6 +93,20 @@ func Open(dir string) (*Store, error) {
 	return s, nil
 }
 
+// Read decodes one record of a directory that another process may be changing. It
+// changes nothing, not even what a killed write left.
+func Read(dir, name string, value any) error {
+	f, err := readFile((&Store{dir: dir}).path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("record %s: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return fmt.Errorf("read records in %s: %w", dir, err)
+	}
+	_, err = get(map[string]file{name: f}, name, value)
+	return err
+}
+
 func readFile(path string) (file, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -104,7 +104,7 @@ func (b *broom) Delete(ctx context.Context, p string) error {
 		if err == nil {
 			b.Bytes += info.Size()
 		}
-	case strings.Contains(p, "/_layers/") && b.isYoung(ctx, path.Join(p, "link")):
+	case strings.Contains(p, "/_layers/") && b.isYoung(ctx, p): // the link itself
 		return nil
 	}
 	if b.dry {

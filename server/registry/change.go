@@ -12,13 +12,13 @@ import (
 func (r *Registry) Start(ctx context.Context, say func(string)) error {
 	return r.change(ctx, "starting", say, func(ctx context.Context) error {
 		if r.state() != Stopped {
-			say("the registry runs already")
+			say("the registry runs already" + r.pauseNote())
 			return nil
 		}
 		if err := r.choose(func(rec *record) { rec.State = Running }); err != nil {
 			return err
 		}
-		if err := r.fill(ctx); err != nil {
+		if err := r.settle(ctx); err != nil {
 			r.Nudge() // and it is tried again
 			return fmt.Errorf("the registry cannot start yet, and goes on trying: %w", err)
 		}
@@ -55,6 +55,11 @@ func (r *Registry) Stop(ctx context.Context, say func(string)) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+	ctx, cancel = context.WithTimeout(ctx, drainLimit)
+	defer cancel()
+	if err := r.cfg.Front.Empty(ctx); err != nil { // reads that no replica answers
+		return err
 	}
 	say("the registry is stopped")
 	return nil
@@ -96,10 +101,10 @@ func (r *Registry) Restart(ctx context.Context, say func(string)) error {
 			r.Nudge()
 			return err
 		}
-		if err := r.fill(ctx); err != nil {
+		if err := r.settle(ctx); err != nil {
 			return err
 		}
-		say("all replicas are new")
+		say("all replicas are new" + r.pauseNote())
 		return nil
 	})
 }
@@ -118,6 +123,9 @@ func (r *Registry) Upgrade(ctx context.Context, image string, say func(string)) 
 			return fmt.Errorf("%w: the registry is stopped, so that nothing would tell whether %s works; start it first with `trustcast registry start`", ErrNotNow, image)
 		}
 		old := r.image()
+		if serving := r.serving(); len(serving) > 0 {
+			old = serving[0].Image // an outdated one is what there is to go back to
+		}
 		if err := r.replaceAll(ctx, image, say); err != nil {
 			return r.goBack(ctx, old, image, err, say)
 		}
@@ -125,12 +133,21 @@ func (r *Registry) Upgrade(ctx context.Context, image string, say func(string)) 
 		if err := r.choose(func(rec *record) { rec.Image, rec.From = image, r.cfg.Image }); err != nil {
 			return err
 		}
-		if err := r.fill(ctx); err != nil {
+		if err := r.settle(ctx); err != nil {
 			return err
 		}
-		say("all replicas run " + image)
+		say("all replicas run " + image + r.pauseNote())
 		return nil
 	})
+}
+
+// pauseNote ends what is said of a registry that has all its replicas, for who wonders
+// why it does not answer.
+func (r *Registry) pauseNote() string {
+	if r.state() != Paused {
+		return ""
+	}
+	return ", and the registry is paused: requests wait until `trustcast registry unpause`"
 }
 
 // goBack replaces what an upgrade has replaced, and says why.

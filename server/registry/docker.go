@@ -10,16 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
-	"github.com/docker/docker/api/types/network"
-	"github.com/docker/docker/api/types/versions"
-	"github.com/docker/docker/client"
 
 	"github.com/trustcast/trustcast/server/registry/parameters"
 )
@@ -31,9 +27,6 @@ const (
 	// unprivileged is the user of replicas when the server is root: the "nonroot" of
 	// images without a user database. Nobody of the host has it.
 	unprivileged = 65532
-
-	// oldestAPI is the first with what replicas are locked down by, of Docker 1.13.
-	oldestAPI = "1.25"
 
 	// openWithin is far above the half second that a replica takes here.
 	openWithin = 30 * time.Second
@@ -94,6 +87,10 @@ type Docker struct {
 	// patience is openWithin.
 	patience time.Duration
 
+	checkMu sync.Mutex
+	checked bool  // guarded by checkMu: nothing is wrong with the engine and the volume
+	memory  int64 // of a replica (bytes), set before checked is; 0: no limit
+
 	ownMu sync.Mutex
 	owned bool // guarded by ownMu: the blobs belong to the replicas' user
 }
@@ -101,13 +98,15 @@ type Docker struct {
 var _ Engine = (*Docker)(nil)
 
 // NewDocker returns the engine over an existing volume and finds what is wrong with
-// cfg, the Docker engine and the volume. It starts nothing.
+// cfg, the Docker engine and the volume. It starts nothing. An engine that does not
+// answer is no error but a warning: whoever else needs the server is not made to wait
+// for it, and Found looks again.
 func NewDocker(ctx context.Context, cfg DockerConfig) (*Docker, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	api, err := connect(ctx, cfg.Host)
+	api, err := newClient(cfg.Host)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +114,12 @@ func NewDocker(ctx context.Context, cfg DockerConfig) (*Docker, error) {
 	if cfg.UID != os.Geteuid() {
 		d.gid = cfg.UID
 	}
-	if err := d.check(ctx); err != nil {
+	err = d.check(ctx)
+	if unreachable(err) {
+		cfg.Log.Warn("the Docker engine does not answer: the registry serves when it does", "err", err)
+		return d, nil
+	}
+	if err != nil {
 		_ = api.Close() // idle connections only
 		return nil, err
 	}
@@ -158,68 +162,17 @@ func (cfg DockerConfig) withDefaults() (DockerConfig, error) {
 	return cfg, nil
 }
 
-// connect returns a client of an engine that answers and is young enough.
-func connect(ctx context.Context, host string) (*client.Client, error) {
-	opts := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}
-	if host != "" {
-		opts = append(opts, client.WithHost(host))
-	}
-	api, err := client.NewClientWithOpts(opts...)
-	if err != nil {
-		return nil, fmt.Errorf("the Docker engine's address: %w: correct DOCKER_HOST", err)
-	}
-	ping, err := api.Ping(ctx)
-	if err != nil {
-		err = explain(err, "reach the Docker engine")
-	} else if ping.APIVersion != "" && versions.LessThan(ping.APIVersion, oldestAPI) {
-		err = fmt.Errorf("the Docker engine at %s is too old: it speaks API %s, replicas need %s (Docker 1.13)", api.DaemonHost(), ping.APIVersion, oldestAPI)
-	}
-	if err != nil {
-		_ = api.Close()
-		return nil, err
-	}
-	return api, nil
-}
-
-// dockerAPI is what the neighbours of this file call, so that the client is imported
-// here alone and another one can take its place.
-type dockerAPI = client.Client
-
-// unreachable says whether an error means that no engine answered.
-func unreachable(err error) bool { return client.IsErrConnectionFailed(err) }
-
-// check finds what would keep every replica from starting.
-func (d *Docker) check(ctx context.Context) error {
-	if err := checkSocketPath(d.socket(strings.Repeat("x", idLength))); err != nil {
-		return err
-	}
-	info, err := d.api.Info(ctx)
-	if err != nil {
-		return explain(err, "ask the Docker engine about itself")
-	}
-	if slices.Contains(info.SecurityOptions, "name=rootless") {
-		return errors.New("the Docker engine is a rootless one, whose users are not this machine's: replicas could not share the data directory. Use --engine embedded, or the system's engine")
-	}
-	if err := d.checkVolume(ctx); err != nil {
-		return err
-	}
-	if d.cfg.Network == "" {
-		return nil
-	}
-	_, err = d.api.NetworkInspect(ctx, d.cfg.Network, network.InspectOptions{})
-	if cerrdefs.IsNotFound(err) {
-		return fmt.Errorf("there is no Docker network %s: make it with `docker network create %s`, or leave --registry-network out", d.cfg.Network, d.cfg.Network)
-	}
-	return explain(err, "look for the network "+d.cfg.Network)
-}
-
 // Name returns "docker".
 func (d *Docker) Name() string { return "docker" }
 
-// Found adopts replicas of an earlier life that run, answer and are what Open would
-// start. All other replicas of this domain and fleet are removed, and files of
-// replicas that are gone. Containers without our labels are left alone.
+// Found adopts replicas of an earlier life that run, answer and are configured as Open
+// would do it; those of another image are outdated. All other replicas of this domain
+// and fleet are removed, and files of replicas that are gone. Containers without our
+// labels are left alone.
 func (d *Docker) Found(ctx context.Context, ref string) ([]Endpoint, error) {
+	if err := d.check(ctx); err != nil {
+		return nil, err
+	}
 	ref = d.image(ref)
 	spec, err := d.spec()
 	if err != nil {
@@ -244,11 +197,12 @@ func (d *Docker) Found(ctx context.Context, ref string) ([]Endpoint, error) {
 	var found []Endpoint
 	for _, c := range all {
 		id := c.Labels[replicaLabel]
-		// Without the image, its name must do: better an old replica than none.
-		right := mine && c.State == container.StateRunning && c.Labels[specLabel] == spec &&
-			(c.ImageID == image.ID || image.ID == "" && c.Labels[imageLabel] == ref)
+		// Nor does one that is configured otherwise serve on: it may keep what is pushed elsewhere.
+		right := mine && c.State == container.StateRunning && c.Labels[specLabel] == spec
 		if right && d.answers(ctx, id) == nil {
-			found = append(found, Endpoint{ID: id, Socket: d.socket(id), UID: d.cfg.UID, Image: c.Labels[imageLabel], Started: time.Unix(c.Created, 0)})
+			// Without the image, its name must do.
+			current := c.ImageID == image.ID || image.ID == "" && c.Labels[imageLabel] == ref
+			found = append(found, Endpoint{ID: id, Socket: d.socket(id), UID: d.cfg.UID, Image: c.Labels[imageLabel], Started: time.Unix(c.Created, 0), Outdated: !current})
 			continue
 		}
 		d.cfg.Log.Info("a replica of an earlier life is removed", "replica", id, "state", c.State)
@@ -262,6 +216,9 @@ func (d *Docker) Found(ctx context.Context, ref string) ([]Endpoint, error) {
 // Open starts a replica of ref, or of the image of the configuration when ref is
 // empty, which is pulled unless it is here.
 func (d *Docker) Open(ctx context.Context, ref string) (Endpoint, error) {
+	if err := d.check(ctx); err != nil {
+		return Endpoint{}, err
+	}
 	ref = d.image(ref)
 	image, err := d.wantImage(ctx, ref)
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/trustcast/trustcast/internal/peer"
 )
 
 const (
@@ -105,7 +107,8 @@ func (d *Docker) sweep(keep []Endpoint) error {
 	return err
 }
 
-// answers asks a replica whether it serves the registry's API.
+// answers asks a replica, and nobody else at its socket, whether it serves the
+// registry's API.
 func (d *Docker) answers(ctx context.Context, id string) error {
 	path := d.socket(id)
 	info, err := os.Lstat(path)
@@ -118,7 +121,7 @@ func (d *Docker) answers(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
+		return peer.Dial(ctx, path, d.cfg.UID) // the directory is the replicas' own
 	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://replica/v2/", nil)
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/cenkalti/backoff/v5"
 	cerrdefs "github.com/containerd/errdefs"
@@ -20,6 +19,8 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/pkg/stdcopy"
+
+	"github.com/trustcast/trustcast/internal/printable"
 )
 
 const (
@@ -57,7 +58,7 @@ func (d *Docker) pull(ctx context.Context, ref string) error {
 	failed := func(err error) error {
 		return fmt.Errorf("%w. Without a way to it, bring it here by hand (`docker save %s | ssh HERE docker load`), or name another image with --registry-image", explain(err, "pull the image "+ref), ref)
 	}
-	d.cfg.Log.Info("the registry's image is pulled", "image", ref)
+	d.cfg.Log.Info("pulling the registry's image", "image", ref)
 	stream, err := d.api.ImagePull(ctx, ref, image.PullOptions{})
 	if err != nil {
 		return failed(err)
@@ -72,7 +73,7 @@ func (d *Docker) pull(ctx context.Context, ref string) error {
 			ProgressDetail struct{ Current, Total int64 }
 		}
 		if err := messages.Decode(&m); errors.Is(err, io.EOF) {
-			d.cfg.Log.Info("the registry's image is here", "image", ref)
+			d.cfg.Log.Info("the registry's image is pulled", "image", ref)
 			return nil
 		} else if err != nil {
 			return failed(err)
@@ -89,7 +90,7 @@ func (d *Docker) pull(ctx context.Context, ref string) error {
 			for _, l := range layers {
 				done, total = done+l[0], total+l[1]
 			}
-			d.cfg.Log.Info("the registry's image is pulled", "image", ref, "bytes", done, "of", total)
+			d.cfg.Log.Info("pulling the registry's image", "image", ref, "bytes", done, "of", total)
 		}
 	}
 }
@@ -171,7 +172,7 @@ func (d *Docker) obituary(ctx context.Context, containerID string, state *contai
 	text := fmt.Sprintf("it ended with exit code %d", state.ExitCode)
 	switch {
 	case state.OOMKilled:
-		text += " since it got no more memory: give the machine more"
+		text += " since it took more memory than a replica gets, half of the machine's: give the machine more, or share the work with --replicas"
 	case strings.Contains(said, "no space left on device"):
 		text += " since the disk is full: free space"
 	case strings.Contains(said, "permission denied"):
@@ -202,20 +203,10 @@ func telling(log string) string {
 			break
 		}
 		if s.Text() != "" {
-			lines = append(lines, "  "+plainText(s.Text()))
+			lines = append(lines, "  "+strings.Map(printable.Rune, s.Text()))
 		}
 	}
 	return strings.Join(lines[max(0, len(lines)-lastWords):], "\n")
-}
-
-// plainText keeps a replica's words from acting on a terminal.
-func plainText(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\t' {
-			return '?'
-		}
-		return r
-	}, s)
 }
 
 // remove ends a container that may run and removes it with its files. Named volumes

@@ -29,6 +29,9 @@ const (
 
 	// maxPIDs bounds threads as well: a slow disk keeps one for each file that is read.
 	maxPIDs = 4096
+	// memoryStep keeps a replica as it is where a machine's memory grows and shrinks
+	// a little (bytes).
+	memoryStep = 64 << 20
 
 	// idLength is in characters of base 32: of a million replicas two have one name
 	// with luck, and then another is taken.
@@ -57,6 +60,21 @@ func (d *Docker) containerName(id string) string {
 	return "trustcast-" + strings.Trim(nameless.ReplaceAllString(host, "-"), "-") + "-" + id
 }
 
+// memoryOf is what a replica gets of its machine's memory (bytes): half, so that one
+// which was made to take all it can ends alone, and neither the server nor the engine
+// with it. A registry takes 4 MiB for each blob that it hands out. 0: no limit, on
+// machines with next to nothing.
+func memoryOf(machine int64) int64 { return machine / 2 / memoryStep * memoryStep }
+
+// environment has the runtime collect garbage before the limit is met.
+func (d *Docker) environment() []string {
+	env := []string{"OTEL_TRACES_EXPORTER=none"} // else it looks for a collector on localhost
+	if d.memory > 0 {
+		env = append(env, "GOMEMLIMIT="+strconv.FormatInt(d.memory/10*9, 10))
+	}
+	return env
+}
+
 // container describes a replica's container but for its labels and image.
 func (d *Docker) container(id string) (*container.Config, *container.HostConfig) {
 	masks := map[string]string{}
@@ -70,7 +88,7 @@ func (d *Docker) container(id string) (*container.Config, *container.HostConfig)
 	pids, grace := int64(maxPIDs), graceSeconds
 	return &container.Config{
 			User:        strconv.Itoa(d.cfg.UID) + ":" + strconv.Itoa(d.gid),
-			Env:         []string{"OTEL_TRACES_EXPORTER=none"}, // else it looks for a collector on localhost
+			Env:         d.environment(),
 			Entrypoint:  []string{"registry"},
 			Cmd:         []string{"serve", inside + "/" + configName(id)},
 			WorkingDir:  "/",
@@ -91,7 +109,7 @@ func (d *Docker) container(id string) (*container.Config, *container.HostConfig)
 			RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
 			LogConfig:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "3"}},
 			UsernsMode:    "host", // files of the volume have the same owner inside and outside
-			Resources:     container.Resources{PidsLimit: &pids},
+			Resources:     container.Resources{PidsLimit: &pids, Memory: d.memory},
 			// Out of memory, the machine ends a replica before the server.
 			OomScoreAdj: 500,
 		}

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -212,7 +213,13 @@ func TestDockerReplicaIsLockedDown(t *testing.T) {
 	d := s.engine(t)
 	e := open(t, d)
 	name := d.containerName(e.ID)
+	total, err := strconv.ParseInt(docker(t, "info", "--format", "{{.MemTotal}}"), 10, 64)
+	must(t, err)
+	if limited := docker(t, "info", "--format", "{{.MemoryLimit}}") == "true"; !limited {
+		total = 0
+	}
 	for format, want := range map[string]string{
+		"{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}} {{.HostConfig.OomScoreAdj}}": fmt.Sprintf("%d %d 500", total/2>>26<<26, maxPIDs),
 		"{{.HostConfig.NetworkMode}}":                                              "none",
 		"{{.HostConfig.ReadonlyRootfs}}":                                           "true",
 		"{{.HostConfig.CapDrop}} {{.HostConfig.CapAdd}}":                           "[ALL] []",
@@ -234,6 +241,8 @@ func TestDockerReplicaIsLockedDown(t *testing.T) {
 	// The image's own REGISTRY_ variable is gone, and no secret is to be seen.
 	if got := docker(t, "inspect", "--format", "{{json .Config.Env}}", name); strings.Contains(got, s.cfg.HTTPSecret) || strings.Contains(got, "REGISTRY_HTTP_ADDR=") {
 		t.Errorf("the environment is %s", got)
+	} else if limit := fmt.Sprintf(`"GOMEMLIMIT=%d"`, memoryOf(total)/10*9); total > 0 && !strings.Contains(got, limit) {
+		t.Errorf("no %s in the environment %s", limit, got)
 	}
 
 	spy := over(t, e)
@@ -299,21 +308,25 @@ func TestDockerFound(t *testing.T) {
 		t.Errorf("there are %v", names)
 	}
 
-	// Another image or another configuration is not what is wanted.
-	for what, change := range map[string]func(*DockerConfig){
-		"image":         func(c *DockerConfig) { c.Image = images.RegistryNext(t) },
-		"configuration": func(c *DockerConfig) { c.HTTPSecret = "another" },
-	} {
-		one := open(t, again)
-		cfg := s.cfg
-		change(&cfg)
-		changed := (&stand{cfg: cfg}).engine(t)
-		if found, err := changed.Found(t.Context(), ""); err != nil || len(found) > 0 {
-			t.Errorf("another %s: found %v (%v)", what, found, err)
-		}
-		if alive, err := again.Alive(t.Context(), []string{one.ID}); err != nil || len(alive) > 0 {
-			t.Errorf("another %s: alive %v (%v)", what, alive, err)
-		}
+	// Another configuration is not what is wanted.
+	one := open(t, again)
+	changed := s.cfg
+	changed.HTTPSecret = "another"
+	if found, err := (&stand{cfg: changed}).engine(t).Found(t.Context(), ""); err != nil || len(found) > 0 {
+		t.Errorf("another configuration: found %v (%v)", found, err)
+	}
+	if alive, err := again.Alive(t.Context(), []string{one.ID}); err != nil || len(alive) > 0 {
+		t.Errorf("another configuration: alive %v (%v)", alive, err)
+	}
+	// Another image may do until there is a new replica.
+	one = open(t, again)
+	changed = s.cfg
+	changed.Image = images.RegistryNext(t)
+	if found, err := (&stand{cfg: changed}).engine(t).Found(t.Context(), ""); err != nil || len(found) != 1 || found[0].ID != one.ID || !found[0].Outdated {
+		t.Errorf("another image: found %+v (%v)", found, err)
+	}
+	if found, err := again.Found(t.Context(), ""); err != nil || len(found) != 1 || found[0].Outdated {
+		t.Errorf("the same image: found %+v (%v)", found, err)
 	}
 }
 
@@ -469,7 +482,6 @@ func TestDockerConfigMistakes(t *testing.T) {
 		change func(*DockerConfig)
 		want   []string
 	}{
-		"no engine":        {func(c *DockerConfig) { c.Host = "unix:///nowhere/docker.sock" }, []string{"/nowhere/docker.sock", "DOCKER_HOST"}},
 		"no volume":        {func(c *DockerConfig) { c.Volume += "-missing" }, []string{s.cfg.Volume + "-missing", "trustcast init --domain " + s.cfg.Domain + " --engine docker --volume"}},
 		"another root":     {func(c *DockerConfig) { c.Root = "/usr" }, []string{"--data-dir " + s.cfg.Root, "docker run --volume " + s.cfg.Volume + ":/usr", "docker volume create"}},
 		"a long path":      {func(c *DockerConfig) { c.Root = long }, []string{"107", "shorter name"}},

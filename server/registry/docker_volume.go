@@ -103,10 +103,10 @@ func (d *Docker) checkVolume(ctx context.Context) error {
 			return nil
 		}
 	}
-	return fmt.Errorf(`the data directory %[1]s is not the content of the volume %[2]s, where replicas would look for it. Either
-  run the server on the engine's machine, in the volume:        trustcast server --engine docker --volume %[2]s --data-dir %[3]s
-  or run it in a container with the volume at its data directory: docker run --volume %[2]s:%[1]s --volume /var/run/docker.sock:/var/run/docker.sock … trustcast server --engine docker --volume %[2]s --data-dir %[1]s
-To keep the data where it is, make a volume of the directory:   docker volume create --opt type=none --opt o=bind --opt device=%[1]s NAME`,
+	return fmt.Errorf("the data directory %[1]s is not the content of the volume %[2]s, where replicas would look for it: either give the volume that has the data, "+
+		"or run the server on the engine's machine in this one (`trustcast server --engine docker --volume %[2]s --data-dir %[3]s`), "+
+		"or in a container with the volume at its data directory (`docker run --volume %[2]s:%[1]s --volume /var/run/docker.sock:/var/run/docker.sock … trustcast server --engine docker --volume %[2]s --data-dir %[1]s`), "+
+		"or keep the data where it is and make a volume of the directory (`docker volume create --opt type=none --opt o=bind --opt device=%[1]s NAME`)",
 		d.cfg.Root, v.Name, strings.Join(append(dirs, v.Mountpoint)[:1], ""))
 }
 

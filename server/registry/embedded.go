@@ -45,17 +45,18 @@ type Embedded struct {
 	said *recentLines
 
 	mu     sync.Mutex
-	ready  *embeddedApp            // made by NewEmbedded for the first Open
+	ready  *embeddedApp            // made by NewEmbedded for the first Open; a mirror has none
 	opened map[string]*embeddedApp // by ID
 	last   int                     // number of the newest
 }
 
 var _ Engine = (*Embedded)(nil)
 
-// NewEmbedded returns an engine over cfg.Root and finds every mistake in cfg. It
-// takes over the process's only logrus logger, which distribution writes to. For
-// each replica one goroutine of distribution's, which waits for notifications that
-// nobody sends, stays until the process ends.
+// NewEmbedded returns an engine over cfg.Root and finds every mistake in cfg, but for
+// those about the other registry of a mirror, which Open asks. It takes over the
+// process's only logrus logger, which distribution writes to. For each replica one
+// goroutine of distribution's, and one for each endpoint of notifications, stays until
+// the process ends.
 func NewEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -85,6 +86,9 @@ func NewEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	}
 	said := slog.NewTextHandler(e.said, &slog.HandlerOptions{Level: slog.LevelDebug})
 	steerLogs(slog.New(slog.NewMultiHandler(cfg.Log.Handler(), said)), c.Log)
+	if c.Proxy.RemoteURL != "" {
+		return e, nil // the other registry may be away: Open is tried until it is there
+	}
 	e.ready, err = e.newApp(ctx)
 	return e, err
 }
@@ -153,6 +157,9 @@ func (cfg EmbeddedConfig) configuration() (*configuration.Configuration, error) 
 func (e *Embedded) newApp(ctx context.Context) (*embeddedApp, error) {
 	c, err := e.cfg.configuration()
 	if err != nil {
+		return nil, err
+	}
+	if err := reach(ctx, c); err != nil {
 		return nil, err
 	}
 	app, err := newApp(context.WithoutCancel(ctx), c)

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -75,7 +76,10 @@ func (r *Registry) look(ctx context.Context) error {
 	if err := r.dropSurplus(ctx); err != nil {
 		return err
 	}
-	return r.fill(ctx)
+	if err := r.fill(ctx); err != nil {
+		return err
+	}
+	return r.renew(ctx)
 }
 
 // find takes over, once, what an earlier life of the server left.
@@ -142,6 +146,30 @@ func (r *Registry) fill(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// renew replaces replicas that are outdated. They serve until a new one does: the
+// image may not be there to be had.
+func (r *Registry) renew(ctx context.Context) error {
+	for _, replica := range r.serving() {
+		if !replica.Outdated {
+			continue
+		}
+		image := r.image()
+		if err := r.replace(ctx, replica, image, func(string) {}); err != nil {
+			return fmt.Errorf("the registry serves with %s as before, and not with %s: %w", replica.Image, image, err)
+		}
+	}
+	return nil
+}
+
+// settle is fill for a change that has succeeded: with it, what was wrong is over.
+func (r *Registry) settle(ctx context.Context) error {
+	err := r.fill(ctx)
+	if err == nil {
+		r.setProblem(nil)
+	}
+	return err
 }
 
 // begin starts one more replica, which serves from then on.

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -53,6 +54,8 @@ type Front struct {
 	Drain func(ctx context.Context, id string) error
 	// Quiet returns when no write is in flight.
 	Quiet func(ctx context.Context) error
+	// Empty returns when no request is in flight, whoever answers it.
+	Empty func(ctx context.Context) error
 	// Open lets all requests pass; HoldWrites lets only reads pass, and Hold none:
 	// the others wait up to a limit. Refuse answers all of them at once.
 	Open, HoldWrites, Hold, Refuse func()
@@ -101,6 +104,7 @@ type Registry struct {
 	over       bool       // Run is ending
 	busy       string     // what is under way, in words
 	problem    string     // why the engine is not as it should be, in words
+	told       time.Time  // when problem was logged
 }
 
 // Open reads what the operator chose. Nothing runs before Run; the gate of the
@@ -128,6 +132,12 @@ func Secret(store *records.Store) (string, error) {
 	rec.Secret = rand.Text() + rand.Text()
 	_, err = store.Put(recordName, rev, rec)
 	return rec.Secret, err
+}
+
+// Chosen returns what the operator of a registry that does not run chose last.
+func Chosen(store *records.Store) (State, error) {
+	rec, _, err := read(store)
+	return rec.State, err
 }
 
 func read(store *records.Store) (record, uint64, error) {
@@ -184,10 +194,32 @@ func (r *Registry) state() State {
 func (r *Registry) image() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.rec.Image != "" && r.rec.From == r.cfg.Image {
-		return r.rec.Image
+	return cmp.Or(r.rec.upgraded(r.cfg.Image), r.cfg.Image)
+}
+
+// Upgraded is the image that an upgrade went to from the configured one; empty: the
+// configured one counts.
+func (r *Registry) Upgraded() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rec.upgraded(r.cfg.Image)
+}
+
+// ReadUpgraded is Upgraded by the records of a directory, whether or not a server
+// runs there; no image is the default.
+func ReadUpgraded(dir, image string) (string, error) {
+	var rec record
+	if err := records.Read(dir, recordName, &rec); err != nil && !errors.Is(err, records.ErrNotFound) {
+		return "", err
 	}
-	return r.cfg.Image
+	return rec.upgraded(cmp.Or(image, DefaultImage)), nil
+}
+
+func (rec record) upgraded(configured string) string {
+	if rec.From != configured || rec.Image == configured {
+		return ""
+	}
+	return rec.Image
 }
 
 // serving returns the replicas that serve.
@@ -266,7 +298,8 @@ func (r *Registry) setProblem(err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.problem != text && text != "" {
+	if text != "" && (r.problem != text || time.Since(r.told) >= tellEvery) {
+		r.told = time.Now()
 		r.cfg.Log.Warn("the registry's engine is not as it should be", "err", text)
 	}
 	if r.problem != "" && text == "" {
@@ -274,6 +307,9 @@ func (r *Registry) setProblem(err error) {
 	}
 	r.problem = text
 }
+
+// tellEvery is how often the log says what is still wrong.
+const tellEvery = 5 * time.Minute
 
 // drainLimit is how long a replica that is to go may keep answering what it began:
 // longer than the largest image takes on a slow line. The edge ends what stands

@@ -58,6 +58,7 @@ func (f *front) front() Front {
 			return nil
 		},
 		Quiet: func(context.Context) error { f.note("quiet"); return nil },
+		Empty: func(context.Context) error { f.note("empty"); return nil },
 		Open:  f.set("open"), HoldWrites: f.set("hold writes"), Hold: f.set("hold"), Refuse: f.set("refuse"),
 	}
 }

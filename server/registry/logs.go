@@ -14,6 +14,8 @@ import (
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/api/errcode"
 	"github.com/sirupsen/logrus"
+
+	"github.com/trustcast/trustcast/server/registry/parameters"
 )
 
 // steerLogs sends what distribution says to log: it writes to logrus's global
@@ -78,9 +80,16 @@ func (b bridge) Fire(e *logrus.Entry) error {
 			if k.key == "path" {
 				text, _, _ = strings.Cut(text, "?") // the state of an upload is long and says nothing
 			}
-			attrs = append(attrs, slog.String(k.key, text))
+			attrs = append(attrs, slog.String(k.key, withoutSecrets(text)))
 		}
 	}
-	b.log.LogAttrs(context.Background(), level, e.Message, attrs...)
+	b.log.LogAttrs(context.Background(), level, withoutSecrets(e.Message), attrs...)
 	return nil
+}
+
+// withoutSecrets hides those that distribution says: the headers that sign it in at an
+// endpoint of notifications, and passwords in URLs.
+func withoutSecrets(text string) string {
+	text, _, _ = strings.Cut(text, ", headers=")
+	return parameters.WithoutPassword(text)
 }

@@ -31,6 +31,8 @@ type Endpoint struct {
 	Image string
 	// Started is when it began.
 	Started time.Time
+	// Outdated: an earlier life started it, with another image than Open would take now.
+	Outdated bool
 }
 
 // Engine runs replicas. All methods may be called at the same time.
@@ -38,7 +40,8 @@ type Engine interface {
 	// Name is "embedded" or "docker".
 	Name() string
 	// Found returns the replicas that an earlier life of the server left, answer,
-	// and are what Open with this image would start now. It removes its others.
+	// and are what Open would start now, but for the image: those of another one are
+	// outdated. It removes its others.
 	Found(ctx context.Context, image string) ([]Endpoint, error)
 	// Open starts one more replica of an image and returns when it answers. An
 	// error says what the operator can do; nothing of the replica is left then.

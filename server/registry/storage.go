@@ -15,11 +15,12 @@ import (
 // the data directory, unless the operator chose another storage. It is nil for a
 // storage that this program cannot open, or that lies in a replica's memory.
 func Driver(p *parameters.Set, root string) func(context.Context) (driver.StorageDriver, error) {
-	if d := p.StorageDriver(); d != "filesystem" && d != "s3" {
-		return nil
-	}
-	if p.StorageDriver() == "filesystem" {
+	switch p.StorageDriver() {
+	case "filesystem":
 		return func(context.Context) (driver.StorageDriver, error) { return rooted{root}, nil }
+	case "s3", "s3aws":
+	default:
+		return nil
 	}
 	return func(ctx context.Context) (driver.StorageDriver, error) {
 		c, err := p.Configuration(root, "")

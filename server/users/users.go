@@ -62,8 +62,13 @@ type table struct {
 	dummy  []byte
 }
 
+// ErrCopy says that all is as it should be but for the copy, which cannot be written:
+// on a full disk, say.
+var ErrCopy = errors.New("the users are recorded and count, but their copy for other programs is old; it is written again at the next change or start")
+
 // Open reads the users from the store and derives the copy at exportPath
-// (0600), whose directory is made (0700) if needed. No record means no users.
+// (0600), whose directory is made (0700) if needed. No record means no users. With
+// ErrCopy the users are there, too.
 func Open(store *records.Store, exportPath string) (*Users, error) {
 	u := &Users{store: store, export: exportPath}
 	users, _, err := u.read()
@@ -77,10 +82,7 @@ func Open(store *records.Store, exportPath string) (*Users, error) {
 	if err := durable.Strays(filepath.Clean(dir), name); err != nil {
 		return nil, fmt.Errorf("users: %w", err)
 	}
-	if err := u.publish(users); err != nil {
-		return nil, err
-	}
-	return u, nil
+	return u, u.publish(users)
 }
 
 // Add makes a user, or gives one that exists a new password (replaced). It
@@ -231,7 +233,7 @@ func (u *Users) publish(users []user) error {
 	t.dummy = dummyHash(cmp.Or(highest, u.Cost, defaultCost))
 	u.current.Store(t)
 	if err := durable.WriteFile(u.export, t.htpasswd(), exportPerm); err != nil {
-		return fmt.Errorf("the users are recorded and count, but their copy for other programs is old; it is written again at the next change or start: %w", err)
+		return fmt.Errorf("%w: %w", ErrCopy, err)
 	}
 	return nil
 }

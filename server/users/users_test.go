@@ -240,4 +240,11 @@ func TestCopyCannotBeWritten(t *testing.T) {
 	if _, ok := u.Hash("ann"); !ok {
 		t.Error("the record names ann, sign-in does not")
 	}
+	again, err := Open(p.store, p.export)
+	if !errors.Is(err, ErrCopy) {
+		t.Fatalf("opened again: %v", err)
+	}
+	if _, ok := again.Hash("ann"); !ok {
+		t.Error("opened again, nobody signs in")
+	}
 }

@@ -8,9 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/rogpeppe/go-internal/txtar"
 )
 
 // programs is the directory of the built programs.
@@ -41,8 +43,38 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup:               setup,
-		Cmds:                commands(),
+		Condition: func(name string) (bool, error) {
+			switch name {
+			case "root":
+				return os.Geteuid() == 0, nil
+			case "docker": // and root, who finds a volume's content
+				return os.Geteuid() == 0 && exec.Command("docker", "version").Run() == nil, nil
+			}
+			return false, fmt.Errorf("no condition is called %s", name)
+		},
+		Cmds: commands(),
 	})
+}
+
+// endings end a script as passed: testscript's own command, which counts before one
+// of the same name here.
+var endings = regexp.MustCompile(`(?m)^(\[.*\] *)?stop\b.*`)
+
+// TestScriptsGoToTheirEnd: no script ends before its last line unseen.
+func TestScriptsGoToTheirEnd(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("scripts: %v (%v)", scripts, err)
+	}
+	for _, script := range scripts {
+		archive, err := txtar.ParseFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ending := endings.Find(archive.Comment); ending != nil {
+			t.Errorf("%s: %q ends the script, and what is below never runs", script, ending)
+		}
+	}
 }
 
 // setup gives each script the programs, and a server's flags by environment:

@@ -2,6 +2,9 @@ package cli_test
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,8 +30,8 @@ const (
 
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
-		"start": start, "listening": listening, "stop": stop, "interrupt": interrupt, "signal": sendSignal, "exits": exits,
-		"code": code, "waitfor": waitfor, "waitjson": waitjson, "waitlog": waitlog, "freeport": freeport, "capture": capture, "field": field, "json": jsonCheck, "mode": mode, "tty": tty, "oldregistry": oldRegistry,
+		"start": start, "listening": listening, "terminate": terminate, "interrupt": interrupt, "signal": sendSignal, "exits": exits,
+		"code": code, "waitfor": waitfor, "waitjson": waitjson, "waitlog": waitlog, "freeport": freeport, "capture": capture, "field": field, "json": jsonCheck, "mode": mode, "tty": tty, "oldregistry": oldRegistry, "verifies": verifies, "volume": volume,
 	}
 }
 
@@ -115,6 +118,21 @@ func freeport(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+// volume VAR: sets it to the name of a Docker volume that is gone after the script, if
+// it was made.
+func volume(ts *testscript.TestScript, _ bool, args []string) {
+	name := "tct-" + strings.ToLower(rand.Text()[:10])
+	ts.Setenv(args[0], name)
+	ts.Defer(func() {
+		left, err := exec.Command("docker", "ps", "--all", "--quiet", "--filter", "volume="+name).Output()
+		ts.Check(err)
+		for _, id := range strings.Fields(string(left)) {
+			ts.Check(exec.Command("docker", "rm", "--force", id).Run())
+		}
+		ts.Check(exec.Command("docker", "volume", "rm", "--force", name).Run())
+	})
+}
+
 // capture VAR: sets it to the last stdout.
 func capture(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
@@ -176,6 +194,30 @@ func child(v any, key string) (any, bool) {
 		return v[i], true
 	}
 	return nil, false
+}
+
+// [!] verifies CAFILE NAME ADDRESS: who trusts what is in CAFILE alone verifies what
+// ADDRESS serves for NAME.
+func verifies(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 3 {
+		ts.Fatalf("usage: verifies CAFILE NAME ADDRESS")
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(ts.ReadFile(args[0]))) {
+		ts.Fatalf("%s has no certificate", args[0])
+	}
+	d := tls.Dialer{NetDialer: &net.Dialer{Timeout: patience}, Config: &tls.Config{RootCAs: roots, ServerName: args[1]}}
+	conn, err := d.Dial("tcp", args[2])
+	if err == nil {
+		ts.Check(conn.Close())
+	}
+	refused := new(tls.CertificateVerificationError)
+	switch {
+	case err != nil && !errors.As(err, &refused):
+		ts.Fatalf("no handshake with %s: %v", args[2], err)
+	case (err == nil) == neg:
+		ts.Fatalf("%s for %s, verified with %s: %v", args[2], args[1], args[0], err)
+	}
 }
 
 // mode PERM FILE: the file's permissions, like 600.

@@ -115,7 +115,9 @@ func environ(ts *testscript.TestScript) []string {
 var trustcastVariables = []string{
 	"TRUSTCAST_DATA_DIR", "TRUSTCAST_LISTEN", "TRUSTCAST_GRPC_LISTEN", "TRUSTCAST_GOSSIP_LISTEN", "TRUSTCAST_HTTP_LISTEN",
 	"TRUSTCAST_TICK", "TRUSTCAST_GONE_AFTER", "TRUSTCAST_DOMAIN", "TRUSTCAST_ADVERTISE", "TRUSTCAST_OUTPUT", "TRUSTCAST_TOKEN", "TRUSTCAST_NAME",
-	"TRUSTCAST_DOCKER_CERTS_DIR", "TRUSTCAST_JOIN", "TRUSTCAST_DEADLINE", "TRUSTCAST_CONFIG",
+	"TRUSTCAST_DOCKER_CERTS_DIR", "TRUSTCAST_JOIN", "TRUSTCAST_DEADLINE", "TRUSTCAST_CONFIG", "TRUSTCAST_ALIAS", "TRUSTCAST_REPLICAS", "TRUSTCAST_ROTATE_WINDOW",
+	"TRUSTCAST_DOMIAN", "TRUSTCAST_GOSIP_LISTEN", "TRUSTCAST_SERVICE_PORT", "TRUSTCAST_TOKEN_FILE",
+	"DOCKER_HOST",
 	"REGISTRY_CATALOG_MAXENTRIES", "REGISTRY_AUTH_HTPASSWD_PATH", // distribution's own
 }
 
@@ -162,9 +164,9 @@ func (p *process) awaitLog(ts *testscript.TestScript, pattern *regexp.Regexp) st
 	}
 }
 
-// stop NAME: SIGTERM; it must end with exit code 0.
-func stop(ts *testscript.TestScript, neg bool, args []string) {
-	p := named(ts, args, "stop NAME", 1)
+// terminate NAME: SIGTERM; it must end with exit code 0.
+func terminate(ts *testscript.TestScript, neg bool, args []string) {
+	p := named(ts, args, "terminate NAME", 1)
 	ts.Check(p.cmd.Process.Signal(syscall.SIGTERM))
 	if got := p.await(ts); (got == 0) == neg {
 		ts.Fatalf("it ended with exit code %d; its log:\n%s", got, ts.ReadFile(p.log))

@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,7 +60,7 @@ func TestEnginesTakeOver(t *testing.T) {
 	before := s.containers()
 	s.end()
 	s.start()
-	if after := s.containers(); strings.Join(before, " ") != strings.Join(after, " ") {
+	if after := s.containers(); len(before) != s.cfg.Replicas || strings.Join(before, " ") != strings.Join(after, " ") {
 		t.Errorf("containers %v, before the restart %v", after, before)
 	}
 	must(t, s.pull("app:v1", first))
@@ -70,6 +71,9 @@ func TestEnginesTakeOver(t *testing.T) {
 	s.cfg.EngineName, s.cfg.Volume, s.cfg.Image, s.cfg.Replicas = "embedded", "", "", 0
 	s.start()
 	s.must("start", "")
+	if r := s.registry(); r.GetEngine() != "embedded" || len(s.containers()) > 0 {
+		t.Errorf("the engine is %s, with containers %v", r.GetEngine(), s.containers())
+	}
 	must(t, s.pull("app:v1", first))
 	second := s.push("app:v2", 100_000, 2) // as root
 	s.end()
@@ -106,7 +110,7 @@ func TestRestoreIntoTheOtherEngine(t *testing.T) {
 			_, err = server.Restore(t.Context(), server.RestoreConfig{DataDir: fresh.cfg.DataDir, Force: true}, f)
 			must(t, err)
 			// The old name is the registry's; it is reached where the fresh one was.
-			fresh.domain, fresh.cfg.RegistryListen = old.domain, old.cfg.RegistryListen
+			fresh.domain, fresh.cfg.RegistryListen, fresh.cfg.Listen = old.domain, old.cfg.RegistryListen, old.cfg.Listen
 			fresh.start()
 			fresh.meet()
 			if got := fresh.registry().GetEngine(); got != to {
@@ -167,6 +171,7 @@ func TestFullDisk(t *testing.T) {
 	gone, err := remote.Head(s.ref("app:v0"), s.options()...)
 	must(t, err)
 	must(t, remote.Delete(s.ref("app@"+gone.Digest.String()), s.options()...))
+	s.want(404, "GET", "/v2/app/manifests/v0", nil)
 	_, err = s.admin.RotateCA(t.Context(), &pb.RotateCARequest{})
 	must(t, err)
 	s.until("the rotation ends", func() error {
@@ -209,7 +214,10 @@ func TestWrongConfiguration(t *testing.T) {
 		} {
 			cfg := s.cfg
 			cfg.Registry.Section = []byte(section)
-			if err := server.Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), path) {
+			ctx, cancel := context.WithTimeout(t.Context(), patience) // one that starts would run for ever
+			err := server.Run(ctx, cfg)
+			cancel()
+			if err == nil || !strings.Contains(err.Error(), path) {
 				t.Errorf("%s: error %v, want one about %s", section, err, path)
 			}
 		}

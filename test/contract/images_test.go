@@ -71,6 +71,7 @@ func TestPushAndPull(t *testing.T) {
 		index, err := random.Index(10_000, 2, 3)
 		must(t, err)
 		must(t, remote.WriteIndex(s.ref("team/multi:v1"), index, s.options()...))
+		s.same("team/multi:v1", index)
 		manifest, err := index.IndexManifest()
 		must(t, err)
 		for _, child := range manifest.Manifests {
@@ -79,8 +80,8 @@ func TestPushAndPull(t *testing.T) {
 			must(t, s.pull("team/multi@"+child.Digest.String(), want))
 		}
 		// The negative control: another image under this name is noticed.
-		if err := s.pull("team/app:v1", s.push("team/app:v2", 1000, 1)); err == nil {
-			t.Error("the wrong image passed for the right one")
+		if err := s.pull("team/app:v1", s.push("team/app:v2", 1000, 1)); err == nil || !strings.Contains(err.Error(), "pushed was") {
+			t.Errorf("the wrong image for the right one: %v", err)
 		}
 	})
 }
@@ -157,7 +158,7 @@ func TestChunkedUpload(t *testing.T) {
 func TestRanges(t *testing.T) {
 	each(t, func(t *testing.T, s *site) {
 		content, digest := blob(100_000)
-		s.want(http.StatusCreated, http.MethodPut, finish(s.begin("app"), digest), bytes.NewReader(content), "Content-Type", "application/octet-stream")
+		s.upload("app", content, digest)
 		resp, part := s.do(http.MethodGet, "/v2/app/blobs/"+digest, nil, "Range", "bytes=1000-1999")
 		if resp.StatusCode != http.StatusPartialContent || part != string(content[1000:2000]) {
 			t.Errorf("%s, %d bytes", resp.Status, len(part))
@@ -175,10 +176,12 @@ func TestRanges(t *testing.T) {
 func TestMount(t *testing.T) {
 	each(t, func(t *testing.T, s *site) {
 		content, digest := blob(1000)
-		s.want(http.StatusCreated, http.MethodPut, finish(s.begin("from"), digest), bytes.NewReader(content), "Content-Type", "application/octet-stream")
+		s.upload("from", content, digest)
 		s.want(http.StatusNotFound, http.MethodHead, "/v2/to/blobs/"+digest, nil)
 		s.want(http.StatusCreated, http.MethodPost, "/v2/to/blobs/uploads/?mount="+digest+"&from=from", nil)
-		s.want(http.StatusOK, http.MethodHead, "/v2/to/blobs/"+digest, nil)
+		if _, got := s.do(http.MethodGet, "/v2/to/blobs/"+digest, nil); got != string(content) {
+			t.Error("what was mounted is not what was uploaded")
+		}
 		// What is not there begins an upload.
 		_, missing := blob(10)
 		s.want(http.StatusAccepted, http.MethodPost, "/v2/to/blobs/uploads/?mount="+missing+"&from=from", nil)
@@ -191,10 +194,10 @@ func TestDelete(t *testing.T) {
 		kept := s.push("app:v2", 1000, 1)
 		digest, err := image.Digest()
 		must(t, err)
+		s.want(http.StatusOK, http.MethodGet, "/v2/app/manifests/"+digest.String(), nil)
 		must(t, remote.Delete(s.ref("app@"+digest.String()), s.options()...))
-		if err := s.pull("app:v1", image); err == nil {
-			t.Error("a deleted image was pulled")
-		}
+		s.want(http.StatusNotFound, http.MethodGet, "/v2/app/manifests/"+digest.String(), nil)
+		s.want(http.StatusNotFound, http.MethodGet, "/v2/app/manifests/v1", nil)
 		must(t, s.pull("app:v2", kept))
 	})
 }
@@ -243,15 +246,4 @@ func (s *site) pages(path, key string, n int) (all []string) {
 		s.t.Errorf("%s: one page", key)
 	}
 	return all
-}
-
-// What a client says about itself does not get into the registry's answers.
-func TestForgedForwarding(t *testing.T) {
-	each(t, func(t *testing.T, s *site) {
-		resp := s.want(http.StatusAccepted, http.MethodPost, "/v2/app/blobs/uploads/", nil,
-			"X-Forwarded-Host", "evil.test", "X-Forwarded-Proto", "http", "X-Forwarded-Prefix", "/evil", "Forwarded", "host=evil.test;proto=http", "X-Real-Ip", "6.6.6.6")
-		if at := s.onward(resp); strings.Contains(at, "evil") {
-			t.Errorf("the upload goes on at %s", at)
-		}
-	})
 }

@@ -7,28 +7,33 @@ import (
 	"io"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
-	"github.com/trustcast/trustcast/test/images"
+	"github.com/trustcast/trustcast/server"
 )
 
 // answer is one that comes later.
 type answer struct {
 	resp *http.Response
+	text string
 	err  error
 }
 
 // later makes a request in the background.
-func (s *site) later(method, path string) <-chan answer {
+func (s *site) later(method, path string, body io.Reader, header ...string) <-chan answer {
 	c := make(chan answer, 1)
 	go func() {
-		resp, _, err := s.try(method, path, nil)
-		c <- answer{resp, err}
+		resp, text, err := s.try(method, path, body, header...)
+		c <- answer{resp, text, err}
 	}()
 	return c
 }
@@ -44,17 +49,19 @@ func (s *site) held(n int32) {
 	})
 }
 
-func (s *site) answered(c <-chan answer, status int) {
+// answered waits for an answer, which must have this status.
+func (s *site) answered(c <-chan answer, status int) *http.Response {
 	s.t.Helper()
 	a := <-c
 	must(s.t, a.err)
 	if a.resp.StatusCode != status {
-		s.t.Errorf("answered with %s, want %d", a.resp.Status, status)
+		s.t.Fatalf("answered with %s, want %d: %.300s", a.resp.Status, status, a.text)
 	}
+	return a.resp
 }
 
-// A pause lets requests wait, cuts nothing that is in flight, and survives the
-// server's restart; so does a stop, which refuses.
+// A pause lets requests wait, and survives the server's restart; so does a stop,
+// which refuses at once. An upload that both came upon goes on.
 func TestPauseAndStop(t *testing.T) {
 	each(t, func(t *testing.T, s *site) {
 		image := s.push("app:v1", 100_000, 2)
@@ -62,7 +69,7 @@ func TestPauseAndStop(t *testing.T) {
 		at := s.chunk(s.begin("app"), content, 0, 1<<19)
 
 		s.must("pause", "")
-		waiting := s.later(http.MethodGet, "/v2/app/tags/list")
+		waiting := s.later(http.MethodGet, "/v2/app/tags/list", nil)
 		s.held(1)
 		s.must("unpause", "")
 		s.answered(waiting, http.StatusOK)
@@ -71,19 +78,21 @@ func TestPauseAndStop(t *testing.T) {
 		s.must("pause", "")
 		s.end()
 		s.start()
-		waiting = s.later(http.MethodGet, "/v2/app/tags/list")
+		waiting = s.later(http.MethodGet, "/v2/app/tags/list", nil)
 		s.held(1)
 		s.must("unpause", "")
 		s.answered(waiting, http.StatusOK)
 		must(t, s.pull("app:v1", image))
 
 		s.must("stop", "")
-		if r := s.registry(); r.GetState() != "stopped" || len(r.GetReplicas()) > 0 {
-			t.Errorf("stopped: %v", r)
-		}
+		s.stopped()
+		began := time.Now()
 		resp, text := s.do(http.MethodGet, "/v2/", nil) // TLS goes on: hosts prove the certificate
 		if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(text, "stopped") {
 			t.Errorf("while it is stopped: %s %s", resp.Status, text)
+		}
+		if took := time.Since(began); took >= 30*time.Second { // what a pause would take
+			t.Errorf("refused after %v", took)
 		}
 		s.end()
 		s.start()
@@ -101,7 +110,7 @@ func TestRestart(t *testing.T) {
 		image := s.push("app:v1", 100_000, 2)
 		content, digest := blob(2 << 20)
 		at := s.chunk(s.begin("app"), content, 0, 1<<20)
-		before := s.registry().GetReplicas()
+		before, containers := s.registry().GetReplicas(), s.containersOf()
 		s.must("restart", "")
 		after := s.registry().GetReplicas()
 		if len(after) != len(before) {
@@ -114,61 +123,32 @@ func TestRestart(t *testing.T) {
 				}
 			}
 		}
+		s.until("Docker has other containers", func() error { return s.others(containers) })
 		at = s.chunk(at, content, 1<<20, 2<<20)
 		s.want(http.StatusCreated, http.MethodPut, finish(at, digest), nil)
 		must(t, s.pull("app:v1", image))
 	})
 }
 
-func TestUpgrade(t *testing.T) {
-	each(t, func(t *testing.T, s *site) {
-		image := s.push("app:v1", 100_000, 2)
-		if s.engine == "embedded" {
-			if _, err := s.change("upgrade", "registry:3"); err == nil || !strings.Contains(err.Error(), "runs no image") {
-				t.Errorf("the embedded engine took an image: %v", err)
-			}
-			return
-		}
-		old, next := s.cfg.Image, images.RegistryNext(t)
-		runs := func(image string) {
-			t.Helper()
-			r := s.registry()
-			if r.GetImage() != image || len(r.GetReplicas()) != 2 {
-				t.Errorf("image %s with %d replicas, want %s", r.GetImage(), len(r.GetReplicas()), image)
-			}
-			for _, replica := range r.GetReplicas() {
-				if replica.GetImage() != image || replica.GetState() != "serving" {
-					t.Errorf("replica %v, want one of %s", replica, image)
-				}
-			}
-		}
-		runs(old)
-		s.must("upgrade", next)
-		runs(next)
-		must(t, s.pull("app:v1", image))
-		s.end()
-		s.start() // with the old image in its configuration
-		runs(next)
-		must(t, s.pull("app:v1", image))
+// others is nil when Docker has all replicas and none of those.
+func (s *site) others(gone []string) error {
+	now := s.containersOf()
+	if len(now) != s.cfg.Replicas || slices.ContainsFunc(now, func(id string) bool { return slices.Contains(gone, id) }) {
+		return fmt.Errorf("containers %q, before %q", now, gone)
+	}
+	return nil
+}
 
-		// One that never answers well, one that cannot start, one that is not there: back
-		// by itself.
-		for _, bad := range []string{images.Sick(t), images.Foreign(t), "trustcast-test/no-such-image:1"} {
-			_, err := s.change("upgrade", bad)
-			if err == nil || !strings.Contains(err.Error(), "serves with "+next+" as before") {
-				t.Errorf("upgrade to %s: %v", bad, err)
-			}
-			runs(next)
-			must(t, s.pull("app:v1", image))
+// shows wants this image and its origin in what the server counts.
+func (s *site) shows(image, origin string) {
+	s.t.Helper()
+	r, err := s.admin.ShowConfig(s.t.Context(), &pb.ShowConfigRequest{})
+	must(s.t, err)
+	for _, shown := range r.GetSettings() {
+		if shown.GetKey() == "registry-image" && (shown.GetValue() != image || shown.GetOrigin() != origin) {
+			s.t.Errorf("%v is shown, want %s by %s", shown, image, origin)
 		}
-		s.must("upgrade", images.Debian28(t)) // an older release on the same data
-		runs(images.Debian28(t))
-		must(t, s.pull("app:v1", image))
-		s.push("app:v28", 10_000, 1)
-		s.must("upgrade", old)
-		runs(old)
-		must(t, s.pull("app:v1", image))
-	})
+	}
 }
 
 // A collection frees what no image needs, and what came lately stays.
@@ -193,6 +173,32 @@ func TestCollect(t *testing.T) {
 	})
 }
 
+// A push whose layers came before a collection ends after it.
+func TestCollectDuringPush(t *testing.T) {
+	each(t, func(t *testing.T, s *site) {
+		s.push("app:v0", 1000, 1) // a repository without images is not swept
+		image, err := random.Image(50_000, 2)
+		must(t, err)
+		layers, err := image.Layers()
+		must(t, err)
+		config, err := partial.ConfigLayer(image)
+		must(t, err)
+		repo := s.ref("app:v1").Context()
+		for _, layer := range append(layers, config) {
+			must(t, remote.WriteLayer(repo, layer, s.options()...))
+		}
+		if r := s.collect(&pb.CollectGarbageRequest{}); r.GetBlobs() != 0 {
+			t.Errorf("collected %v", r)
+		}
+		manifest, err := image.RawManifest()
+		must(t, err)
+		mediaType, err := image.MediaType()
+		must(t, err)
+		s.want(http.StatusCreated, http.MethodPut, "/v2/app/manifests/v1", bytes.NewReader(manifest), "Content-Type", string(mediaType))
+		must(t, s.pull("app:v1", image))
+	})
+}
+
 // Replicas that are killed are replaced, and a request waits meanwhile.
 func TestKilledReplicas(t *testing.T) {
 	s := open(t, "docker")
@@ -212,12 +218,15 @@ func TestKilledReplicas(t *testing.T) {
 }
 
 // An upload is begun at one replica and ended at another: each request of it goes
-// to the one that has least to do.
+// to the one that has least to do. The replicas' own logs say who got which.
 func TestUploadAcrossReplicas(t *testing.T) {
-	s := open(t, "docker")
+	s := open(t, "docker", func(_ *server.InitConfig, cfg *server.Config) {
+		cfg.Registry.Section = []byte("log: {accesslog: {disabled: false}}")
+	})
 	content, digest := blob(1 << 20)
 	at := s.begin("app")
-	for i := range 16 {
+	const chunks = 16
+	for i := range chunks {
 		at = s.chunk(at, content, i<<16, (i+1)<<16)
 	}
 	s.want(http.StatusCreated, http.MethodPut, finish(at, digest), nil)
@@ -225,6 +234,25 @@ func TestUploadAcrossReplicas(t *testing.T) {
 	if !bytes.Equal([]byte(got), content) {
 		t.Error("the blob is not what was uploaded")
 	}
+	s.until("the replicas' logs are written", func() error {
+		took, sum := map[string]int{}, 0
+		for _, replica := range s.containers() {
+			out, err := exec.Command("docker", "logs", replica).Output()
+			must(t, err)
+			took[replica] = strings.Count(string(out), `"PATCH /v2/app/blobs/uploads/`)
+			sum += took[replica]
+		}
+		if sum != chunks {
+			return fmt.Errorf("%v of %d chunks", took, chunks)
+		}
+		t.Logf("chunks by replica: %v", took)
+		for replica, n := range took {
+			if n == 0 || len(took) != 2 {
+				t.Errorf("%s took %d of %d chunks", replica, n, chunks)
+			}
+		}
+		return nil
+	})
 }
 
 // never: nothing is too young to go.

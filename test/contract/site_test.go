@@ -13,7 +13,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -49,6 +48,7 @@ type site struct {
 	t      *testing.T
 	engine string
 	cfg    server.Config
+	port   *heldPort
 	domain string // HOST:PORT
 	roots  *x509.CertPool
 	admin  pb.AdminServiceClient
@@ -59,9 +59,9 @@ type site struct {
 }
 
 // each runs a contract against a server of each engine.
-func each(t *testing.T, contract func(t *testing.T, s *site)) {
+func each(t *testing.T, contract func(t *testing.T, s *site), set ...func(*server.InitConfig, *server.Config)) {
 	for _, engine := range engines {
-		t.Run(engine, func(t *testing.T) { contract(t, open(t, engine)) })
+		t.Run(engine, func(t *testing.T) { contract(t, open(t, engine, set...)) })
 	}
 }
 
@@ -72,15 +72,12 @@ func open(t *testing.T, engine string, set ...func(*server.InitConfig, *server.C
 	dir, err := os.MkdirTemp("", "tcc") // short: a socket's path has 107 bytes at most
 	must(t, err)
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	s.domain = "localhost:" + port(lis.Addr())
-	address := lis.Addr().String()
-	must(t, lis.Close()) // the server takes it; nobody else asks for this number so soon
+	s.port = holdPort(t)
+	s.domain = "localhost:" + s.port.number()
 	initial := server.InitConfig{DataDir: filepath.Join(dir, "data"), Domain: s.domain, User: user, Password: password, EngineName: engine}
 	s.cfg = server.Config{
-		DataDir: initial.DataDir, RegistryListen: address, GRPCListen: "127.0.0.1:0", GossipListen: "off", HTTPListen: "off",
-		Log: slog.New(slog.NewTextHandler(s.logs, nil)), Version: "contract",
+		DataDir: initial.DataDir, RegistryListen: s.port.address(), GRPCListen: "127.0.0.1:0", GossipListen: "off", HTTPListen: "off",
+		Listen: s.port.listen, Log: slog.New(slog.NewTextHandler(s.logs, nil)), Version: "contract",
 	}
 	if engine == "docker" {
 		s.cfg.Image, s.cfg.Replicas = images.Registry(t), 2
@@ -95,11 +92,6 @@ func open(t *testing.T, engine string, set ...func(*server.InitConfig, *server.C
 	s.start()
 	s.meet()
 	return s
-}
-
-func port(a net.Addr) string {
-	_, port, _ := net.SplitHostPort(a.String()) // it has one
-	return port
 }
 
 // start runs the server until stop, or the end of the test.
@@ -117,14 +109,21 @@ func (s *site) start() {
 			}
 		})
 	}
+	s.started()
+}
+
+// started waits until the server serves, and has it end with the test.
+func (s *site) started() {
+	s.t.Helper()
+	end := s.end // of this life
 	s.t.Cleanup(func() {
-		s.end()
+		end()
 		if s.t.Failed() {
 			s.t.Logf("the server's log:\n%s", s.logs)
 		}
 	})
 	s.connect()
-	s.until("the registry serves", func() error { return s.ping() })
+	s.until("the registry serves", s.ping)
 }
 
 func (s *site) connect() {

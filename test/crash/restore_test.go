@@ -22,10 +22,38 @@ import (
 const leastRestore = 25
 
 // TestRestore kills `trustcast restore --force` at each durable write and rename. What
-// is there then, for the next command and for a server, is the old registry or the
-// restored one, whole.
+// is there then, for the next command and for a server after it, is the old registry
+// or the restored one, whole.
 func TestRestore(t *testing.T) {
-	series{
+	restoreSeries(func(v *vault, restored bool) {
+		must(v.t, v.judge(restored))
+		v.serves(restored)
+	}).run(t)
+}
+
+// TestRestoreThenServer is the same where the server is what looks at the directory
+// first.
+func TestRestoreThenServer(t *testing.T) {
+	restoreSeries(func(v *vault, restored bool) {
+		v.serves(restored)
+		must(v.t, v.judge(restored))
+	}).run(t)
+}
+
+// TestRestoreAgain is the same where whoever killed it repeats the command.
+func TestRestoreAgain(t *testing.T) {
+	restoreSeries(func(v *vault, _ bool) {
+		if p := v.restore(crash{}); !p.cmd.ProcessState.Success() {
+			v.t.Fatalf("restore again: %v\n%s", p.cmd.ProcessState, p.out)
+		}
+		must(v.t, v.judge(true))
+	}).run(t)
+}
+
+// restoreSeries kills a restore at each point; then looks at what is there, which the
+// plan on the disk says.
+func restoreSeries(then func(v *vault, restored bool)) series {
+	return series{
 		least: leastRestore,
 		find: func(t *testing.T, log string) []string {
 			c := crash{log: log}
@@ -41,19 +69,11 @@ func TestRestore(t *testing.T) {
 			must(t, c.struck(v.restore(c)))
 			_, err := os.Stat(filepath.Join(v.serverDir(), ".restore", "switch.json"))
 			// The plan is removed when all is in its place.
-			restored := err == nil || strings.HasPrefix(c.at, "switch.json-2")
-			must(t, v.judge(restored))
-			if !v.startServer(crash{}) {
-				t.Fatalf("the server does not start:\n%s", v.server.out)
-			}
-			_, err = v.await("it serves", func(st *pb.Status) bool {
-				return st.GetRotation().GetFrozen() == "" && (st.GetFleetId() == v.saved.fleet) == restored
-			})
-			must(t, err)
+			then(v, err == nil || strings.HasPrefix(c.at, "switch.json-2"))
 			v.stop()
 			return true
 		},
-	}.run(t)
+	}
 }
 
 // vault is a site with a backup of one registry and another registry in its place.
@@ -109,6 +129,18 @@ func (v *vault) restore(c crash) *process {
 	return p
 }
 
+// serves starts the server, which must serve the one of the two registries.
+func (v *vault) serves(restored bool) {
+	v.t.Helper()
+	if !v.startServer(crash{}) {
+		v.t.Fatalf("the server does not start:\n%s", v.server.out)
+	}
+	_, err := v.await("it serves", func(st *pb.Status) bool {
+		return st.GetRotation().GetFrozen() == "" && (st.GetFleetId() == v.saved.fleet) == restored
+	})
+	must(v.t, err)
+}
+
 // judge says why the directory is not one of the two, after any command has looked
 // at it.
 func (v *vault) judge(restored bool) error {
@@ -131,8 +163,12 @@ func (v *vault) judge(restored bool) error {
 	if err != nil || fleet != want.fleet {
 		return fmt.Errorf("the backup is of fleet %s, not %s (%w)", fleet, want.fleet, err)
 	}
-	if _, err := os.Stat(filepath.Join(v.serverDir(), ".restore")); !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("something is left of the restore: %w", err)
+	_, err = os.Stat(filepath.Join(v.serverDir(), ".restore"))
+	switch {
+	case err == nil:
+		return errors.New("something is left of the restore")
+	case !errors.Is(err, os.ErrNotExist):
+		return err
 	}
 	return nil
 }

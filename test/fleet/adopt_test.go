@@ -26,6 +26,13 @@ const (
 	oldName    = "registry"
 	// ourFile is where an agent installs beside a ca.crt that it did not write.
 	ourFile = "trustcast-ca.crt"
+	// awayLimit is ten times what the switch-over takes on a busy machine: the old
+	// registry ends at SIGTERM, the new one is ready within a second. Docker would kill
+	// one that did not end after ten seconds.
+	awayLimit = 5 * time.Second
+	// pullLeast is what a pull takes that meets nobody: two starts of the client. More
+	// such pulls than fit into the switch-over have failed for something else.
+	pullLeast = 50 * time.Millisecond
 )
 
 // adoption is a plain registry that becomes ours.
@@ -82,6 +89,7 @@ func adopt(t *testing.T, image string, engine ...string) {
 	loops.waitMore(t, 3)
 	pulls := loops.end(t, &a.f.sum)
 	a.without(t)
+	a.excusedLittle(t, away, loops.excused["switch-over"])
 	t.Logf("adoption %v: pulls attempted %d, failed %d; nobody answered for %v at the switch-over, pulls that met nobody: %d; %v in all",
 		engine, pulls, len(loops.failed()), away.Round(time.Millisecond), loops.excused["switch-over"], time.Since(begin).Round(time.Second))
 }
@@ -90,21 +98,7 @@ func adopt(t *testing.T, image string, engine ...string) {
 func (a *adoption) startOld(t *testing.T) {
 	t.Helper()
 	f := a.f
-	a.old = &host{net: f.net, name: "server", addr: f.run.addr(serverAddr), dir: f.run.path("old")}
-	for _, dir := range []string{a.old.certsDir(), a.old.path("client")} {
-		must(t, os.MkdirAll(dir, 0o755))
-	}
-	must(t, os.WriteFile(a.old.path("hosts"), []byte("127.0.0.1 localhost\n"), 0o644))
-	must(t, a.old.startEngine())
-	t.Cleanup(func() {
-		must(t, a.f.server.stop()) // its replicas need the engine to stop
-		if ids, err := a.old.docker("ps", "--all", "--quiet"); err == nil && strings.TrimSpace(ids) != "" {
-			_, err = a.old.docker(append([]string{"rm", "--force"}, strings.Fields(ids)...)...)
-			must(t, err)
-		}
-		must(t, a.old.stopEngine())
-	})
-	images.Load(t, a.old.socket(), a.image)
+	a.old = f.serverEngine(t, a.image)
 	_, err := a.old.docker("volume", "create", oldVolume)
 	must(t, err)
 	a.volume, err = a.old.docker("volume", "inspect", "--format", "{{.Mountpoint}}", oldVolume)
@@ -142,9 +136,6 @@ func (a *adoption) trustByHand(t *testing.T) {
 // printedStep is a line of what init says about the switch-over.
 var printedStep = regexp.MustCompile(`(?m)^  \d+\. (docker .*)$`)
 
-// dockerHost is the environment that leads to the engine of the server's machine.
-func (a *adoption) dockerHost() []string { return []string{"DOCKER_HOST=" + a.old.socket()} }
-
 // takeOver runs init while the old registry serves, and returns the commands that it
 // prints for the old one.
 func (a *adoption) takeOver(t *testing.T) []string {
@@ -154,7 +145,7 @@ func (a *adoption) takeOver(t *testing.T) []string {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	argv := []string{"sh", "-c", `exec "$@" 2>&1`, "sh", a.f.run.path("bin", "trustcast"), "init", "--domain", domain, "--adopt", "volume:" + oldVolume, "--data-dir", s.dataDir}
-	out, err := a.f.run.output(ctx, a.dockerHost(), "", append(argv, a.engine...)...)
+	out, err := a.f.run.output(ctx, a.old.dockerHost(), "", append(argv, a.engine...)...)
 	must(t, err)
 	t.Logf("init:\n%s", out)
 	var steps []string
@@ -181,7 +172,7 @@ func (a *adoption) switchOver(t *testing.T, steps []string, e *excuses) time.Dur
 	if len(args) > 0 {
 		args = append(slices.Clone(args), "--registry-image", a.image)
 	}
-	must(t, a.f.server.start("trustcast", a.dockerHost(), args...))
+	must(t, a.f.server.start("trustcast", a.old.dockerHost(), args...))
 	end()
 	away := time.Since(from)
 	st, err := a.f.server.status()
@@ -190,6 +181,18 @@ func (a *adoption) switchOver(t *testing.T, steps []string, e *excuses) time.Dur
 		t.Errorf("generation %s on the first day", st.Generation)
 	}
 	return away
+}
+
+// excusedLittle wants the switch-over to be short, and no more pulls to be excused than
+// can have met nobody meanwhile: one under way on each host, and then one after the other.
+func (a *adoption) excusedLittle(t *testing.T, away time.Duration, excused int) {
+	t.Helper()
+	if away > awayLimit {
+		t.Errorf("nobody answered for %v at the switch-over, want %v at most", away, awayLimit)
+	}
+	if most := len(a.f.hosts) * (1 + int(away/pullLeast)); excused > most {
+		t.Errorf("%d pulls met nobody within %v, want %d at most", excused, away, most)
+	}
 }
 
 // join starts the agents; the file that was copied by hand stays as it is.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -37,6 +39,7 @@ func TestContainers(t *testing.T) {
 	}
 	begin := time.Now()
 	c := newComposed(t)
+	t.Logf("docker-compose %s", strings.TrimSpace(c.line(t, c.registry, "docker-compose version --short")))
 	steps := []struct {
 		name string
 		do   func(*testing.T)
@@ -46,9 +49,11 @@ func TestContainers(t *testing.T) {
 		{"hosts join, push and pull", c.testJoin},
 		{"containers have no privileges", c.testPrivileges},
 		{"a rotation goes through", c.testEveryDay},
+		{"a backup is restored", c.testRestored},
 		{"a container is replaced", c.testReplaced},
 		{"certs.d is made anew", c.testMovedDirectory},
 		{"nothing is left", c.testTakeAway},
+		{"the registry runs in containers of its own, and nothing is left", c.testOwnContainers},
 	}
 	for _, s := range steps {
 		if !t.Run(s.name, s.do) {
@@ -232,6 +237,30 @@ func (c *composed) wantCA(t *testing.T, h *host, want []byte) {
 	}
 }
 
+// testRestored has the registry as the backup has it: a user of later is gone.
+func (c *composed) testRestored(t *testing.T) {
+	lines := strings.Split(c.blocks["server"][3], "\n")
+	c.line(t, c.registry, lines[0])
+	c.line(t, c.registry, "docker-compose exec -T server /trustcast user add later")
+	info, err := os.Stat(filepath.Join(c.deploy(c.registry), "registry.tar"))
+	must(t, err)
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("others may read the backup: %v", info.Mode())
+	}
+	for _, line := range lines[1:4] {
+		c.line(t, c.registry, line)
+	}
+	must(t, until(time.Minute, lines[4], func() (bool, string) {
+		_, err := c.try(c.registry, lines[4])
+		return err == nil, fmt.Sprint(err)
+	}))
+	c.settle(t)
+	if users := strings.TrimSpace(c.line(t, c.registry, "docker-compose exec -T server /trustcast user ls")); users != "ci" {
+		t.Errorf("users %q after the restore", users)
+	}
+	c.pull(t)
+}
+
 // testReplaced is what a new image does: other containers on the same volumes.
 func (c *composed) testReplaced(t *testing.T) {
 	before := c.line(t, c.registry, "docker-compose ps -q")
@@ -261,8 +290,9 @@ func (c *composed) testMovedDirectory(t *testing.T) {
 	h := c.other
 	want, err := os.ReadFile(filepath.Join(h.certsDir(), howToRegistry, "ca.crt"))
 	must(t, err)
-	must(t, os.Rename(h.certsDir(), h.certsDir()+".old"))
-	must(t, os.Mkdir(h.certsDir(), 0o755))
+	// At one moment: an agent that saw no certs.d would make it, and remove it at leave.
+	must(t, os.Mkdir(h.certsDir()+".old", 0o755))
+	must(t, unix.Renameat2(unix.AT_FDCWD, h.certsDir(), unix.AT_FDCWD, h.certsDir()+".old", unix.RENAME_EXCHANGE))
 	must(t, until(time.Minute, "the CA in the new certs.d", func() (bool, string) {
 		have, err := os.ReadFile(filepath.Join(h.certsDir(), howToRegistry, "ca.crt"))
 		return slices.Equal(have, want), fmt.Sprint(err)
@@ -277,6 +307,12 @@ func (c *composed) testTakeAway(t *testing.T) {
 	if entries := directory(c.other.certsDir()); entries != "0 entries" {
 		t.Errorf("certs.d of %s after leaving: %s", c.other.name, entries)
 	}
+	c.nothingLeft(t)
+}
+
+// nothingLeft wants no container, volume or network on any engine.
+func (c *composed) nothingLeft(t *testing.T) {
+	t.Helper()
 	for _, h := range c.fleet.hosts {
 		left := c.line(t, h, "docker ps -aq; docker volume ls -q; docker network ls -q --filter type=custom")
 		if left != "" {

@@ -30,15 +30,17 @@ type fleet struct {
 	net    *network
 	server *server
 	hosts  []*host
+	flags  []string // of the hosts' dockerds
 	sum    figures
 }
 
-// newFleet builds the programs and the machines, with that many hosts; the
-// server is not started.
-func newFleet(t *testing.T, hosts int) *fleet {
+// newFleet builds the programs and the machines, with that many hosts, whose
+// dockerds get the flags; the server is not started.
+func newFleet(t *testing.T, hosts int, flags ...string) *fleet {
 	t.Helper()
 	begin := time.Now()
 	f := emptyFleet(t)
+	f.flags = flags
 	must(t, f.build())
 	must(t, writeImage(f.run.path("image.tar")))
 	must(t, f.makeMachines(hosts))
@@ -119,6 +121,7 @@ func (f *fleet) makeHosts(count int, hosts string) error {
 		if err != nil {
 			return err
 		}
+		h.flags = f.flags
 		f.hosts = append(f.hosts, h)
 	}
 	f.sum.hosts = len(f.hosts)

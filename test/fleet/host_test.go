@@ -29,6 +29,7 @@ type host struct {
 	addr string
 	dir  string
 
+	flags  []string // more of dockerd's
 	engine *process // nil: stopped
 	agent  *process // nil: stopped
 }
@@ -64,22 +65,26 @@ func (h *host) socket() string   { return "unix://" + h.path("docker.sock") }
 func (h *host) startEngine() error {
 	run := h.net.run
 	// Plain exec after the mounts, so that the process is dockerd itself. A
-	// system containerd is hidden: dockerd would share it if it saw it.
+	// system containerd is hidden: dockerd would share it if it saw it. What hides
+	// it has the sockets of containers, which the engine's next life looks for.
 	script := `set -e
 mount --bind "$1/etc-docker" /etc/docker
 mount --bind "$1/hosts" /etc/hosts
-if [ -d /run/containerd ]; then mount -t tmpfs none /run/containerd; fi
+mkdir -p "$1/run-containerd"
+if [ -d /run/containerd ]; then mount --bind "$1/run-containerd" /run/containerd; fi
 shift; exec "$@"`
-	p, err := run.start(h.name+"-dockerd", nil,
-		"nsenter", "--net=/run/netns/"+h.net.namespace(h.name),
+	argv := []string{
+		"nsenter", "--net=/run/netns/" + h.net.namespace(h.name),
 		"unshare", "--mount", "--propagation", "private",
 		"sh", "-c", script, "sh", h.dir,
 		"dockerd", "--host", h.socket(), "--data-root", h.path("data"), "--exec-root", h.path("exec"), "--pidfile", h.path("docker.pid"),
 		// vfs works on every kernel, and the image is small.
 		"--storage-driver", "vfs",
 		// By this the reaper knows containers, which do not inherit the run's mark.
-		"--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", "/"+run.name(),
-		"--bridge=none", "--iptables=false", "--ip6tables=false")
+		"--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", "/" + run.name(),
+		"--bridge=none", "--iptables=false", "--ip6tables=false",
+	}
+	p, err := run.start(h.name+"-dockerd", nil, append(argv, h.flags...)...)
 	if err != nil {
 		return err
 	}
@@ -117,9 +122,23 @@ func (h *host) login(registry, user, password string) error {
 
 // pull fetches every layer of an image: what the engine has of it goes first.
 func (h *host) pull(image string) error {
-	if _, err := h.docker("image", "rm", "--force", image); err != nil && !strings.Contains(err.Error(), "No such image") {
+	if err := h.forget(image); err != nil {
 		return err
 	}
+	return h.fetch(image)
+}
+
+// forget removes an image that the engine may have.
+func (h *host) forget(image string) error {
+	_, err := h.docker("image", "rm", "--force", image)
+	if err != nil && !strings.Contains(err.Error(), "No such image") {
+		return err
+	}
+	return nil
+}
+
+// fetch pulls what the engine does not have of an image.
+func (h *host) fetch(image string) error {
 	_, err := h.docker("pull", "--quiet", image)
 	return err
 }

@@ -28,7 +28,7 @@ func howToBlocks(t *testing.T) map[string][]string {
 		}
 		blocks[m[1]] = append(blocks[m[1]], strings.Join(lines, "\n"))
 	}
-	for where, want := range map[string]int{"build": 1, "server": 3, "host": 2, "plain": 1} {
+	for where, want := range map[string]int{"build": 1, "server": 4, "host": 2, "plain": 1} {
 		if len(blocks[where]) != want {
 			t.Fatalf("the how-to has %d tested blocks for %s, want %d", len(blocks[where]), where, want)
 		}

@@ -21,6 +21,8 @@ type pulls struct {
 	wg      sync.WaitGroup
 
 	mu       sync.Mutex     // guards what follows
+	inFlight int            // now
+	whole    []interval     // those that succeeded
 	done     map[string]int // by host, without the excused
 	excused  tally          // by reason
 	failures []string
@@ -45,9 +47,49 @@ func (p *pulls) loop(h *host) {
 			return
 		default:
 		}
+		if err := h.forget(p.image); err != nil {
+			p.count(h.name, time.Now(), err)
+			continue
+		}
+		p.fly(1)
 		begin := time.Now()
-		p.count(h.name, begin, h.pull(p.image))
+		err := h.fetch(p.image)
+		p.fly(-1)
+		p.count(h.name, begin, err)
 	}
+}
+
+// interval is when something happened.
+type interval struct{ from, to time.Time }
+
+func (i interval) overlaps(other interval) bool {
+	return i.from.Before(other.to) && other.from.Before(i.to)
+}
+
+// wholeDuring is how many pulls that succeeded were in flight at some time of it.
+func (p *pulls) wholeDuring(i interval) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for _, pull := range p.whole {
+		if pull.overlaps(i) {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *pulls) fly(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.inFlight += n
+}
+
+// flying says whether a pull is in flight.
+func (p *pulls) flying() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.inFlight > 0
 }
 
 func (p *pulls) count(host string, begin time.Time, err error) {
@@ -62,7 +104,9 @@ func (p *pulls) count(host string, begin time.Time, err error) {
 		return
 	}
 	p.done[host]++
-	if err != nil {
+	if err == nil {
+		p.whole = append(p.whole, interval{begin, time.Now()})
+	} else {
 		p.failures = append(p.failures, fmt.Sprintf("%s %s: %v", begin.UTC().Format(time.RFC3339Nano), host, err))
 	}
 }

@@ -117,7 +117,7 @@ func TestAgentObeysItsServerOnly(t *testing.T) {
 			t.Cleanup(m.stop)
 			until(t, "the agent says why", func() bool {
 				problem := m.status().Problem
-				return strings.Contains(problem, "is not this host's server") && strings.Contains(problem, impostor.says)
+				return strings.Contains(problem, "is not this host's server") && strings.Contains(problem, "run `trustcast-agent leave`, then join") && strings.Contains(problem, impostor.says)
 			})
 			m.stop()
 			heard, _, handshakes := e.learned()

@@ -111,9 +111,11 @@ func (h *history) pushBlob(t *rapid.T) {
 func (h *history) push(t *rapid.T, repository string, content []byte) (digest string) {
 	begun := h.do(http.MethodPost, "/v2/"+repository+"/blobs/uploads/", "", nil)
 	digest = digestOf(content)
-	to := begun.Header.Get("Location")
-	to = to[strings.Index(to, "/v2/"):]
-	if done := h.do(http.MethodPut, to+"&digest="+digest, "application/octet-stream", content); done.StatusCode != http.StatusCreated {
+	to, err := begun.Location()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done := h.do(http.MethodPut, to.RequestURI()+"&digest="+digest, "application/octet-stream", content); done.StatusCode != http.StatusCreated {
 		t.Fatalf("push a blob: %s", done.Status)
 	}
 	if !slices.Contains(h.blobs, digest) {

@@ -3,6 +3,7 @@ package parameters
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -61,6 +62,14 @@ func (r *reading) storage(*configuration.Configuration) {
 	driver := r.driver()
 	if !r.opts.docker() && !slices.Contains(embeddedDrivers, driver) {
 		r.wrong("storage."+driver, "the embedded registry has no storage driver %s, only %s; with --engine docker and --registry-network it can be used", driver, r.drivers())
+	}
+	if driver == "s3" || driver == "s3aws" {
+		r.both("storage."+driver, "accesskey", "secretkey")
+		for _, key := range []string{"regionendpoint", "redirectendpoint"} {
+			if _, err := url.Parse(r.text("storage." + driver + "." + key)); err != nil {
+				r.wrong("storage."+driver+"."+key, "is no address like https://host:port")
+			}
+		}
 	}
 	if driver == "inmemory" && r.opts.Replicas > 1 {
 		r.wrong("storage.inmemory", "each of %d replicas would have images of its own: give --replicas 1, or another driver", r.opts.Replicas)

@@ -60,7 +60,7 @@ func Parse(text []byte, environ []string, opts Options) (*Set, error) {
 	if opts.File == "" {
 		opts.File = "the " + section + " section"
 	}
-	r := &reading{Set: &Set{opts: opts, from: map[*yaml.Node]origin{}}}
+	r := &reading{Set: &Set{opts: opts, from: map[*yaml.Node]origin{}}, empty: map[*yaml.Node][]*yaml.Node{}}
 	for _, step := range []func() error{
 		func() error { return r.parse(text) },
 		func() error { return r.overlay(environ) },

@@ -51,6 +51,8 @@ func TestMistakes(t *testing.T) {
 		{text: "log: &a {level: info}\nhttp: *a", want: "f:2: registry.http: anchors and aliases are not read here"},
 		{text: "log: {level: info}\nlog: {level: warn}", want: "f:2: registry.log: stands there twice"},
 		{text: "version: 0.9", want: "registry.version"},
+		{text: "redis: {addrs: ['a:1'], password:hunter2}", want: "f:1: registry.redis: has a key without a value that is none of "},
+		{text: "nonsense:", want: "f:1: registry: has a key without a value that is none of "},
 		// What trustcast owns.
 		{text: "http:\n  addr: :5000", want: "f:2: registry.http.addr: is trustcast's own; trustcast listens for the registry: give --listen"},
 		{text: "http: {tls: {certificate: /c}}", want: "registry.http.tls: is trustcast's own"},
@@ -103,6 +105,19 @@ func TestMistakes(t *testing.T) {
 		{text: "middleware: {repository: [{name: x}]}", want: "registry.middleware.repository"},
 		// Secrets are in no error.
 		{text: "http: {secret: [hunter2]}", want: "registry.http.secret: takes one value"},
+		{text: "http: {secret: *hunter2}", want: "put what begins with * in quotes"},
+		{text: "http:\n  secret: !hunter2", want: "f:2: registry.http.secret: tags are not read here: put what begins with ! in quotes"},
+		{environ: "REGISTRY_HTTP_SECRET=*hunter2", want: "put what begins with * in quotes"},
+		{environ: "REGISTRY_HTTP_SECRET=!hunter2", want: "put what begins with ! in quotes"},
+		{text: "redis: {addrs: ['redis://:hunter2@h:6379']}", want: `registry.redis.addrs.0: "redis://(secret)@h:6379" is no HOST:PORT`},
+		{text: "health: {tcp: [{addr: 'tcp://u:hunter2@h'}]}", want: `registry.health.tcp.0.addr: "tcp://(secret)@h" is no HOST:PORT`},
+		{text: "health: {http: [{uri: 'https://u:hunter2@h'}, {uri: 'https://u:hunter2@h'}]}", want: "registry.health.http.1.uri: \"https://(secret)@h\" is empty or checked twice"},
+		{text: "storage: {s3: {bucket: b, region: eu-west-1, accesskey: hunter2}}", want: "registry.storage.s3.secretkey: has no value: give both accesskey and secretkey, or neither"},
+		{text: "storage: {s3: {bucket: b, region: eu-west-1, regionendpoint: 'http://u:hunter2@ x'}}", want: "registry.storage.s3.regionendpoint: is no address"},
+		{text: "proxy: {remoteurl: 'https://u:hunter2@h'}", want: "registry.proxy.remoteurl: give who signs in as registry.proxy.username and registry.proxy.password"},
+		{text: "proxy: {remoteurl: 'https://h/v2/'}", want: "registry.proxy.remoteurl: ends with its host: leave /v2/ out"},
+		{text: "proxy: {remoteurl: 'https://h', username: u}", want: "registry.proxy.password: has no value: give both username and password, or neither"},
+		{text: "proxy: {remoteurl: 'https://h', ttl: 1h}", opts: Options{File: "f", Engine: "docker", Network: true}, want: "registry.proxy.ttl: replicas write nothing beside the images"},
 		// Replicas without a network.
 		{text: "storage: {s3: {bucket: b, region: eu-west-1}}", opts: docker, want: "registry.storage.s3: needs a network, and replicas have none: give one with --registry-network NAME"},
 		{text: "redis: {addrs: ['a:1']}", opts: docker, want: "registry.redis.addrs: needs a network"},
@@ -169,7 +184,7 @@ func TestVariablesAsDistributionReadsThem(t *testing.T) {
 	for _, c := range overlays {
 		name, value, _ := strings.Cut(c.variable, "=")
 		t.Run(name, func(t *testing.T) {
-			r := &reading{Set: &Set{opts: Options{File: "f"}, from: map[*yaml.Node]origin{}}}
+			r := &reading{Set: &Set{opts: Options{File: "f"}, from: map[*yaml.Node]origin{}}, empty: map[*yaml.Node][]*yaml.Node{}}
 			must(t, r.parse([]byte(c.text)))
 			must(t, r.overlay([]string{c.variable}))
 			must(t, r.shape())
@@ -233,10 +248,10 @@ func TestShown(t *testing.T) {
     secretkey: hunter2
     accesskey: hunter2
 http: {secret: hunter2}
-proxy: {remoteurl: 'https://u:hunter2@x', password: hunter2}
+proxy: {remoteurl: 'https://x', username: u, password: hunter2}
 notifications:
   endpoints:
-    - {name: n, url: 'https://x', headers: {Authorization: [hunter2]}}
+    - {name: n, url: 'https://u:hunter2@x', headers: {Authorization: [hunter2]}}
 `, "REGISTRY_REDIS_PASSWORD=hunter2", "REGISTRY_REDIS_ADDRS=[a:1]", "REGISTRY_CATALOG_MAXENTRIES=5")
 	text, err := json.Marshal(s.Shown())
 	must(t, err)

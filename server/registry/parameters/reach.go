@@ -30,6 +30,16 @@ func (r *reading) notifications(c *configuration.Configuration) {
 	}
 }
 
+// both refuses one of two keys that belong together.
+func (r *reading) both(path, one, other string) {
+	has := func(key string) bool { return r.text(path+"."+key) != "" }
+	for _, pair := range [][2]string{{one, other}, {other, one}} {
+		if has(pair[0]) && !has(pair[1]) {
+			r.wrong(path+"."+pair[1], "has no value: give both %s and %s, or neither", one, other)
+		}
+	}
+}
+
 // notBelow refuses durations under zero, which timers panic about.
 func (r *reading) notBelow(path string, durations map[string]time.Duration) {
 	for key, d := range durations {
@@ -46,7 +56,7 @@ func (r *reading) redis(c *configuration.Configuration) {
 	o := c.Redis.Options
 	for i, addr := range o.Addrs {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
-			r.wrong(fmt.Sprintf("redis.addrs.%d", i), "%q is no HOST:PORT", addr)
+			r.wrong(fmt.Sprintf("redis.addrs.%d", i), "%q is no HOST:PORT", WithoutPassword(addr))
 		}
 	}
 	if len(o.Addrs) == 0 && child(r.root, "redis") != nil {
@@ -81,7 +91,7 @@ func (r *reading) health(c *configuration.Configuration) {
 	seen := map[string]bool{"": true}
 	once := func(path, name string) {
 		if seen[name] {
-			r.wrong(path, "%q is empty or checked twice", name)
+			r.wrong(path, "%q is empty or checked twice", WithoutPassword(name))
 		}
 		seen[name] = true
 	}
@@ -100,7 +110,7 @@ func (r *reading) health(c *configuration.Configuration) {
 		path := fmt.Sprintf("health.tcp.%d.", i)
 		once(path+"addr", t.Addr)
 		if _, _, err := net.SplitHostPort(t.Addr); err != nil {
-			r.wrong(path+"addr", "%q is no HOST:PORT", t.Addr)
+			r.wrong(path+"addr", "%q is no HOST:PORT", WithoutPassword(t.Addr))
 		}
 		r.notBelow(path, map[string]time.Duration{"interval": t.Interval, "timeout": t.Timeout})
 	}
@@ -115,6 +125,18 @@ func (r *reading) proxy(c *configuration.Configuration) {
 		return
 	}
 	r.web("proxy.remoteurl", c.Proxy.RemoteURL)
+	u, err := url.Parse(c.Proxy.RemoteURL)
+	switch {
+	case err != nil: // said by web
+	case u.User != nil:
+		r.wrong("proxy.remoteurl", "give who signs in as %s and %s", keyPath("proxy.username"), keyPath("proxy.password"))
+	case u.Path != "" || u.RawQuery != "":
+		r.wrong("proxy.remoteurl", "ends with its host: leave %s out", u.RequestURI())
+	}
+	r.both("proxy", "username", "password")
+	if ttl := c.Proxy.TTL; r.opts.docker() && r.driver() == filesystem && ttl != nil && *ttl != 0 {
+		r.wrong("proxy.ttl", "replicas write nothing beside the images, and forget with each start what is to be removed: leave it out, and what was pulled stays")
+	}
 	if c.Proxy.Exec != nil && c.Proxy.Exec.Command == "" {
 		r.wrong("proxy.exec.command", "has no value: give a command, or leave exec out")
 	}

@@ -12,6 +12,9 @@ import (
 type reading struct {
 	*Set
 	mistakes []error
+	// empty are the keys without a value, by their mapping: they are as if they were
+	// not there, but for those that are no keys at all.
+	empty map[*yaml.Node][]*yaml.Node
 }
 
 // mistake notes one, at the node that holds it.
@@ -70,7 +73,11 @@ func (r *reading) parse(text []byte) error {
 func document(text []byte) (*yaml.Node, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {
-		return nil, errors.New("no YAML: " + strings.TrimPrefix(err.Error(), "yaml: "))
+		text := strings.TrimPrefix(err.Error(), "yaml: ")
+		if strings.HasPrefix(text, "unknown anchor") { // and its name, which may be a password that begins with an asterisk
+			text = "anchors and aliases are not read here: put what begins with * in quotes"
+		}
+		return nil, errors.New("no YAML: " + text)
 	}
 	if len(doc.Content) == 0 {
 		return nil, nil
@@ -88,7 +95,7 @@ func (r *reading) simple(n *yaml.Node, path string, depth int) {
 	case n.Kind == yaml.AliasNode || n.Anchor != "":
 		r.mistake(n, path, "anchors and aliases are not read here: write the value out")
 	case n.Style&yaml.TaggedStyle != 0:
-		r.mistake(n, path, "the tag %s is not read here: write the value without it", n.Tag)
+		r.mistake(n, path, "tags are not read here: put what begins with ! in quotes") // it may be a password
 	case n.Kind == yaml.MappingNode:
 		r.simpleMapping(n, path, depth)
 	case n.Kind == yaml.SequenceNode:
@@ -116,6 +123,7 @@ func (r *reading) simpleMapping(n *yaml.Node, path string, depth int) {
 		seen[key.Value] = true
 		if value.Tag == "!!null" && value.Kind == yaml.ScalarNode {
 			if path != "storage" {
+				r.empty[n] = append(r.empty[n], key)
 				continue
 			}
 			empty := mapping() // a driver without parameters

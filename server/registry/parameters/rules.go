@@ -88,6 +88,9 @@ func (r *reading) complete() error {
 		drop(r.root, "loglevel")
 	}
 	r.byDefault("log.level", plainly("warn"))
+	if r.opts.docker() && r.driver() == filesystem && at(r.root, "proxy.remoteurl") != nil {
+		r.byDefault("proxy.ttl", plainly("0s")) // replicas write nothing beside the images, where it would be kept what is to be removed
+	}
 	if r.opts.docker() { // the edge counts requests
 		r.byDefault("log.accesslog.disabled", plainly("true"))
 	}

@@ -125,6 +125,12 @@ func (r *reading) is(kind yaml.Kind, n *yaml.Node, path string) bool {
 }
 
 func (r *reading) keys(t reflect.Type, n *yaml.Node, path string) {
+	for _, key := range r.empty[n] {
+		if _, known := fieldOfKey(t, key.Value); !known { // its text may be a value: "password:secret" is a key
+			r.mistake(key, path, "has a key without a value that is none of %s: put a blank after the colon, or remove it",
+				strings.Join(fieldNames(t, func(_ reflect.StructField, key string) string { return key }), ", "))
+		}
+	}
 	for i := 0; i < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		if below, known := fieldOfKey(t, key.Value); known {

@@ -1,7 +1,7 @@
 package parameters
 
 import (
-	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -63,7 +63,7 @@ func (s *Set) shown(n *yaml.Node, path string) Shown {
 	case isSecret(v.Key):
 		v.Value = hidden
 	default:
-		v.Value = withoutPassword(n.Value)
+		v.Value = WithoutPassword(n.Value)
 	}
 	return v
 }
@@ -109,14 +109,8 @@ func isSecret(path string) bool {
 	return false
 }
 
-// withoutPassword hides the one in a URL.
-func withoutPassword(s string) string {
-	u, err := url.Parse(s)
-	if err != nil || u.User == nil {
-		return s
-	}
-	if at := strings.LastIndex(s, "@"); at > 0 {
-		return u.Scheme + "://" + hidden + s[at:]
-	}
-	return s
-}
+// userinfo is who signs in, in a URL.
+var userinfo = regexp.MustCompile(`://[^/\s"]*@`)
+
+// WithoutPassword hides who signs in, in the URLs of a text.
+func WithoutPassword(text string) string { return userinfo.ReplaceAllString(text, "://"+hidden+"@") }

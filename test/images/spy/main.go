@@ -1,6 +1,7 @@
 // Command spy takes the registry's place in a replica and tells what can be seen
 // and done there. It answers on the socket of the configuration that it is started
-// with, as a registry would, and below /spy/ about the container.
+// with, as a registry would, below /spy/ about the container, and at /v2/spy/header,
+// which the edge lets pass, about the request.
 //
 // With SPY=deaf it never listens; with SPY=sick it answers 503 to everything.
 package main
@@ -50,6 +51,7 @@ func routes(sick bool) http.Handler {
 			http.Error(w, "sick", http.StatusServiceUnavailable)
 		}
 	})
+	mux.HandleFunc("GET /v2/spy/header", func(w http.ResponseWriter, r *http.Request) { _ = r.Header.Write(w) }) // to who asks
 	mux.HandleFunc("GET /spy/tree", func(w http.ResponseWriter, r *http.Request) { tree(w, r.FormValue("path")) })
 	mux.HandleFunc("GET /spy/file", func(w http.ResponseWriter, r *http.Request) {
 		content, err := os.ReadFile(r.FormValue("path"))

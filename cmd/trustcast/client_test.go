@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/trustcast/trustcast/internal/cli"
+)
+
+// stranger is a user that is neither root nor whoever runs tests.
+const stranger = 65533
+
+// listenAs listens at a Unix socket as another user.
+func listenAs(t *testing.T, path string, uid uintptr) net.Listener {
+	t.Helper()
+	var lis net.Listener
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: a thread of another user is of no use to others
+		const unchanged = ^uintptr(0)
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, unchanged, uid, unchanged); errno != 0 {
+			err = errno
+			return
+		}
+		lis, err = net.Listen("unix", path)
+	}()
+	<-done
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lis.Close() })
+	return lis
+}
+
+// TestSomebodyElsesSocket: what answers is asked who it is before it is told a password
+// or a token, also by root.
+func TestSomebodyElsesSocket(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can listen as somebody else")
+	}
+	dir, err := os.MkdirTemp("", "tct") // not below a directory of root's alone
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	state := filepath.Join(dir, "state")
+	if err := errors.Join(os.Mkdir(state, 0o777), os.Chmod(state, 0o777), os.Chmod(dir, 0o711)); err != nil {
+		t.Fatal(err)
+	}
+	lis := listenAs(t, filepath.Join(state, "admin.sock"), stranger)
+	var told []byte
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			part := make([]byte, 1000)
+			n, _ := conn.Read(part) // its end may be a reset
+			told = append(told, part[:n]...)
+			_ = conn.Close()
+		}
+	}()
+	for _, args := range [][]string{
+		{"user", "add", "ann", "--password-stdin"}, {"token", "create"}, {"status"}, {"backup", filepath.Join(dir, "b.tar")},
+	} {
+		var out bytes.Buffer
+		err := run(t.Context(), append(args, "--data-dir", dir), func(string) string { return "" }, strings.NewReader("secret-word"), &out, &out)
+		if cli.Code(err) != cli.Unreachable || !strings.Contains(err.Error(), "uid 65533 answers in "+dir+", who is neither root nor you") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	if entries, err := filepath.Glob(filepath.Join(dir, "b.tar*")); err != nil || len(entries) > 0 {
+		t.Errorf("a backup was made: %v, %v", entries, err)
+	}
+	_ = lis.Close()
+	<-done
+	if len(told) > 0 {
+		t.Errorf("it was told %q", told)
+	}
+}
+
+// TestNoServerBehindTheSocket: what takes connections and is no server that answers is
+// told in our words, whatever was asked.
+func TestNoServerBehindTheSocket(t *testing.T) {
+	dir, err := os.MkdirTemp("", "tct") // short: a socket is below
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Mkdir(filepath.Join(dir, "state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lis, err := net.Listen("unix", filepath.Join(dir, "state", "admin.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lis.Close() })
+	go func() {
+		for {
+			conn, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+		}
+	}()
+	for _, args := range [][]string{{"registry", "status"}, {"registry", "pause"}, {"status", "--wait"}} {
+		var out bytes.Buffer
+		err := run(t.Context(), append(args, "--data-dir", dir), func(string) string { return "" }, strings.NewReader(""), &out, &out)
+		if cli.Code(err) != cli.Unreachable || !strings.Contains(err.Error(), "the server does not answer, or ended before it did; see whether it runs") {
+			t.Errorf("%v: exit code %d, %v", args, cli.Code(err), err)
+		}
+	}
+}
