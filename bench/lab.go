@@ -20,7 +20,6 @@ type lab struct {
 	dir       string
 	rounds    int
 	processes []*process
-	cleanups  []func() error
 }
 
 func newLab(rounds int) (*lab, error) {
@@ -39,9 +38,6 @@ func (l *lab) path(parts ...string) string {
 	return filepath.Join(append([]string{l.dir}, parts...)...)
 }
 
-// cleanup has something done when the experiment is over, the last one first.
-func (l *lab) cleanup(f func() error) { l.cleanups = append(l.cleanups, f) }
-
 // endAll ends what the experiment started.
 func (l *lab) endAll() error {
 	var err error
@@ -49,11 +45,6 @@ func (l *lab) endAll() error {
 		p := l.processes[len(l.processes)-1]
 		l.processes = l.processes[:len(l.processes)-1]
 		err = errors.Join(err, p.end())
-	}
-	for len(l.cleanups) > 0 {
-		f := l.cleanups[len(l.cleanups)-1]
-		l.cleanups = l.cleanups[:len(l.cleanups)-1]
-		err = errors.Join(err, f())
 	}
 	return err
 }

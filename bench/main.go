@@ -31,6 +31,7 @@ var experiments = []struct {
 }{
 	{"auth", auth},
 	{"blobs", blobs},
+	{"idle", idle},
 }
 
 func main() {

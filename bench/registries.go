@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -12,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net/http"
 	"os"
@@ -23,7 +23,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"golang.org/x/crypto/bcrypt"
 )
 
 const (
@@ -83,9 +82,24 @@ func pool(ca []byte) *x509.CertPool {
 	return p
 }
 
+// htpasswd writes dir/htpasswd with our user and bcrypt of our cost, 10.
+func (l *lab) htpasswd(ctx context.Context, dir string) error {
+	program, err := l.program(ctx, "trustcast")
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir+"/users", 0o700); err != nil {
+		return err
+	}
+	if _, err := output(ctx, strings.NewReader(password), program, "init", "--domain", "localhost:5000", "--user", user, "--password-stdin", "--data-dir", dir+"/users"); err != nil {
+		return err
+	}
+	return os.Rename(dir+"/users/auth/htpasswd", dir+"/htpasswd")
+}
+
 // registry3 starts the official registry, with its own TLS, and with sign-in by bcrypt
-// of this cost; 0: nobody signs in.
-func (l *lab) registry3(ctx context.Context, cost int) (*contender, error) {
+// at each request or without any.
+func (l *lab) registry3(ctx context.Context, signsIn bool) (*contender, error) {
 	program, err := l.module(ctx, distribution, "", distribution+"/cmd/registry")
 	if err != nil {
 		return nil, err
@@ -108,12 +122,8 @@ storage: {filesystem: {rootdirectory: %[1]s/data}, delete: {enabled: true}}
 http: {addr: "%[2]s", secret: bench, tls: {certificate: %[1]s/tls.crt, key: %[1]s/tls.key}}
 `, data, address)
 	t := target{address: address, roots: pool(ca), path: "/v2/"}
-	if cost > 0 {
-		hash, err := bcrypt.GenerateFromPassword([]byte(password), cost)
-		if err != nil {
-			return nil, err
-		}
-		if err := os.WriteFile(data+"/htpasswd", fmt.Appendf(nil, "%s:%s\n", user, hash), 0o600); err != nil {
+	if signsIn {
+		if err := l.htpasswd(ctx, data); err != nil {
 			return nil, err
 		}
 		config += fmt.Sprintf("auth: {htpasswd: {realm: bench, path: %s/htpasswd}}\n", data)
@@ -214,5 +224,51 @@ func digestsOf(image v1.Image) (manifest, layer string, err error) {
 	return m.String(), d.String(), err
 }
 
-// same says whether two contents are the same, for peers that serve a file.
-func same(a, b []byte) bool { return bytes.Equal(a, b) }
+// nginx serves a file over TLS, as the limit of what a registry could do.
+func (l *lab) nginx(ctx context.Context, content io.Reader) (*contender, error) {
+	if err := l.debian(ctx, map[string]string{"nginx-light": "nginx"}); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(l.dir, "nginx-")
+	if err != nil {
+		return nil, err
+	}
+	ca, err := selfSigned(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(dir+"/root", 0o755); err != nil {
+		return nil, err
+	}
+	file, err := os.Create(dir + "/root/blob")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(file, content); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	if err := file.Close(); err != nil {
+		return nil, err
+	}
+	address, err := free()
+	if err != nil {
+		return nil, err
+	}
+	config := fmt.Sprintf(`daemon off; master_process off; user root;
+pid %[1]s/pid; error_log %[1]s/error.log;
+events { worker_connections 1024; }
+http {
+  access_log off; sendfile on; keepalive_requests 1000000;
+  client_body_temp_path %[1]s; proxy_temp_path %[1]s; fastcgi_temp_path %[1]s; uwsgi_temp_path %[1]s; scgi_temp_path %[1]s;
+  server { listen %[2]s ssl; ssl_certificate %[1]s/tls.crt; ssl_certificate_key %[1]s/tls.key; ssl_protocols TLSv1.3; root %[1]s/root; }
+}
+`, dir, address)
+	if err := os.WriteFile(dir+"/nginx.conf", []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	p, err := l.start("nginx", "/usr/sbin/nginx", nil, "-c", dir+"/nginx.conf", "-e", dir+"/error.log")
+	if err != nil {
+		return nil, err
+	}
+	return &contender{p, target{address: address, roots: pool(ca), path: "/blob"}, dir}, p.listens(ctx, address)
+}

@@ -29,15 +29,12 @@ type row struct {
 	samples    map[string][]float64 // by subject, one a round
 }
 
-// goal is what was asked for, and what it came to.
+// goal is a ratio that was asked for, and what it came to.
 type goal struct {
 	what string
 	// got is compared with want: atMost says which side is good.
 	got, want float64
 	atMost    bool
-	unit      string // "×" for ratios
-	// why it was missed, when that is known.
-	why string
 }
 
 func (g goal) met() bool {
@@ -67,8 +64,8 @@ func (r *row) add(subject string, value float64) {
 // median of a subject's samples; NaN without any.
 func (r *row) median(subject string) float64 { return median(r.samples[subject]) }
 
-// ratio is a's median over b's.
-func (r *row) ratio(a, b string) float64 { return r.median(a) / r.median(b) }
+// over is our median over a peer's.
+func (r *row) over(peer string) float64 { return r.median(ours) / r.median(peer) }
 
 func median(samples []float64) float64 {
 	if len(samples) == 0 {
@@ -82,12 +79,12 @@ func median(samples []float64) float64 {
 }
 
 // atLeast and atMost add a goal.
-func (t *table) atLeast(what string, got, want float64, unit, why string) {
-	t.goals = append(t.goals, goal{what, got, want, false, unit, why})
+func (t *table) atLeast(what string, got, want float64) {
+	t.goals = append(t.goals, goal{what: what, got: got, want: want})
 }
 
-func (t *table) atMost(what string, got, want float64, unit, why string) {
-	t.goals = append(t.goals, goal{what, got, want, true, unit, why})
+func (t *table) atMost(what string, got, want float64) {
+	t.goals = append(t.goals, goal{what: what, got: got, want: want, atMost: true})
 }
 
 // markdown is the table for people; plot is where its picture is, if anywhere.
@@ -127,11 +124,8 @@ func (g goal) line() string {
 	}
 	if !g.met() {
 		verdict = "**missed**"
-		if g.why != "" {
-			verdict += ": " + g.why
-		}
 	}
-	return fmt.Sprintf("| %s | %s %s%s | %s%s | %s |", g.what, sign, number(g.want), g.unit, number(g.got), g.unit, verdict)
+	return fmt.Sprintf("| %s | %s %s× | %s× | %s |", g.what, sign, number(g.want), number(g.got), verdict)
 }
 
 // cell is a median and the spread.
