@@ -16,7 +16,7 @@ FUZZTIME ?= 30s
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build images demo test prove check generate fleet-test fuzz bench tools clean
+.PHONY: help build images demo test prove check generate fleet-test fuzz bench bench-inner tools clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,9 +76,12 @@ fuzz: ## run each fuzz target for FUZZTIME (30s), one after the other
 		done || exit 1; \
 	done
 
-bench: ## run the benchmarks, and print the agent's size and idle memory
+bench: ## measure beside the peers, in tables with goals (TABLE=auth: one); writes bench/results.md
+	go run ./bench $(if $(TABLE),-table $(TABLE))
+	$(if $(TABLE),,go run ./bench/footprint)
+
+bench-inner: ## run the Go benchmarks of the inner parts
 	go test -run '^$$' -bench . -benchmem ./...
-	go run ./bench/footprint
 
 tools: .tools/ready ## install buf, golangci-lint and the protocol compilers into .tools/
 
