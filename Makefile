@@ -66,7 +66,7 @@ generate: .tools/ready ## make the Go code of proto/ anew
 	.tools/buf generate
 
 fleet-test: ## run the tests on real Docker engines (root; skipped with the reason elsewhere)
-	TRUSTCAST_FLEET=1 go test -count=1 -timeout 30m -v ./test/fleet
+	TRUSTCAST_FLEET=1 go test -count=1 -timeout 45m -v ./test/fleet
 
 fuzz: ## run each fuzz target for FUZZTIME (30s), one after the other
 	@grep -rl --include='*_test.go' '^func Fuzz' . | sort | while read -r file; do \

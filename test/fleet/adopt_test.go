@@ -54,6 +54,7 @@ func TestAdoption(t *testing.T) {
 	if why := missing(); why != "" {
 		t.Skip("adoption: " + why)
 	}
+	t.Parallel()
 	image := images.Registry(t)
 	t.Run("embedded", func(t *testing.T) { adopt(t, image) })
 	t.Run("docker", func(t *testing.T) { adopt(t, image, "--engine", "docker") })

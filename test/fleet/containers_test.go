@@ -28,6 +28,7 @@ const (
 // machines, line by line: the first has the registry and an agent in containers,
 // the second an agent.
 func TestContainers(t *testing.T) {
+	t.Parallel()
 	why := missing()
 	for _, tool := range []string{"docker-compose", "make", "git"} {
 		if _, err := exec.LookPath(tool); err != nil && why == "" {

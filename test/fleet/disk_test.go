@@ -47,6 +47,7 @@ func TestFullDisk(t *testing.T) {
 	if why := missing(); why != "" {
 		t.Skip("full disk: " + why)
 	}
+	t.Parallel()
 	image := images.Registry(t)
 	for engine, image := range map[string]string{"embedded": "", "docker": image} {
 		t.Run(engine, func(t *testing.T) {

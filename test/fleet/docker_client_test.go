@@ -39,6 +39,7 @@ func TestDockerClient(t *testing.T) {
 	if why := missing(); why != "" {
 		t.Skip("docker's own client: " + why)
 	}
+	t.Parallel()
 	replicas := [2]string{images.Registry(t), images.RegistryNext(t)}
 	f := newFleet(t, 2)
 	for i, engine := range []string{"embedded", "docker"} {

@@ -42,6 +42,7 @@ func TestEngineKilled(t *testing.T) {
 	if why := missing(); why != "" {
 		t.Skip("killed engine: " + why)
 	}
+	t.Parallel()
 	begin := time.Now()
 	o := &outage{fleet: newFleet(t, 1), image: images.Registry(t)}
 	o.engine = o.serverEngine(t, o.image)
