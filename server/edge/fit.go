@@ -100,7 +100,7 @@ func ownPlace(location string, r *http.Request) (string, error) {
 	switch {
 	case err != nil, !strings.HasPrefix(at.Path, "/"), strings.HasPrefix(at.Path, "//"),
 		at.Host != host && at.Host+at.Scheme != "" && !strings.HasPrefix(at.Path, "/v2/"):
-		return "", &unfit{fmt.Sprintf("it leads clients to %q", printable.Clip(location, maxSaid))}
+		return "", leads(location)
 	}
 	own := url.URL{Path: at.Path, RawPath: at.RawPath, RawQuery: at.RawQuery}
 	if at.Host+at.Scheme == "" || host == "" {
@@ -113,10 +113,17 @@ func ownPlace(location string, r *http.Request) (string, error) {
 func ownLink(link string, r *http.Request) (string, error) {
 	target, rest, ok := strings.Cut(strings.TrimPrefix(link, "<"), ">")
 	if !ok || !strings.HasPrefix(link, "<") || strings.Contains(rest, "<") {
-		return "", &unfit{fmt.Sprintf("it links clients to %q", printable.Clip(link, maxSaid))}
+		return "", leads(link)
 	}
 	own, err := ownPlace(target, r)
 	return "<" + own + ">" + rest, err
+}
+
+// leads is about an answer that leads clients elsewhere. A query may sign for access,
+// and stays out of logs.
+func leads(to string) *unfit {
+	to, _, _ = strings.Cut(to, "?")
+	return &unfit{fmt.Sprintf("it leads clients to %q", printable.Clip(to, maxSaid))}
 }
 
 // withhold refuses in place of an answer that is not fit.

@@ -88,6 +88,9 @@ func TestWhereAnswersLead(t *testing.T) {
 					status = http.StatusBadGateway
 				}
 				values := got.Header.Values(c.name)
+				if strings.Contains(got.body, "sig=") {
+					t.Errorf("the refusal signs for access: %s", got.body)
+				}
 				if got.StatusCode != status || strings.Join(values, " ") != want {
 					t.Errorf("redirects %v: %s, %s: %q, want %d and %q", redirects, got.Status, c.name, values, status, want)
 				}
