@@ -79,6 +79,7 @@ func (n *node) openDocker(ctx context.Context, secret string, cfg *registry.Conf
 		return err
 	}
 	n.storage, n.direct = elsewhere(given), direct.New(n.layout.dir, given)
+	n.headers, n.redirects = given.Answers()
 	d, err := registry.NewDocker(ctx, registry.DockerConfig{
 		Domain: n.names[0].String(), Fleet: n.identity.FleetID(),
 		Volume: n.cfg.Volume, Root: n.layout.dir, Image: n.cfg.Image, Network: n.cfg.Network,
@@ -165,7 +166,7 @@ func (n *node) front() registry.Front {
 		Serve: func(replicas []registry.Endpoint) {
 			endpoints := make([]edge.Endpoint, len(replicas))
 			for i, r := range replicas {
-				endpoints[i] = edge.Endpoint{ID: r.ID, Handler: r.Handler, Socket: r.Socket, UID: r.UID}
+				endpoints[i] = edge.Endpoint{ID: r.ID, Handler: r.Handler, Socket: r.Socket, UID: r.UID, Header: n.headers, Redirects: n.redirects}
 			}
 			n.edge.Serve(endpoints)
 		},

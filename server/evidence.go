@@ -1,11 +1,10 @@
 package server
 
 import (
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/trustcast/trustcast/certs"
+	"github.com/trustcast/trustcast/internal/printable"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 	"github.com/trustcast/trustcast/server/fleet"
 )
@@ -20,31 +19,18 @@ const (
 func evidenceOf(r *pb.Report) (certs.Evidence, fleet.Details) {
 	e := certs.Evidence{
 		Boot: r.GetBoot(), Sequence: r.GetSequence(), Revision: r.GetRevision(), Rotation: r.GetRotation(),
-		Generation: r.GetGeneration(), Fingerprint: certs.Fingerprint(clip(r.GetFingerprint(), 64)),
+		Generation: r.GetGeneration(), Fingerprint: certs.Fingerprint(printable.Clip(r.GetFingerprint(), 64)),
 		Offline: r.GetOffline(), Probe: outcomeOf(r.GetProbe()), Live: outcomeOf(r.GetLive()),
-		Problem: clip(r.GetProblem(), maxProblem),
+		Problem: printable.Clip(r.GetProblem(), maxProblem),
 	}
 	for _, fp := range r.GetSoloRoots()[:min(maxSolo, len(r.GetSoloRoots()))] {
-		e.SoloRoots = append(e.SoloRoots, certs.Fingerprint(clip(fp, 64)))
+		e.SoloRoots = append(e.SoloRoots, certs.Fingerprint(printable.Clip(fp, 64)))
 	}
-	d := fleet.Details{Gossip: clip(r.GetGossip(), 20), Version: clip(r.GetVersion(), 40), GossipVersion: r.GetGossipVersion()}
+	d := fleet.Details{Gossip: printable.Clip(r.GetGossip(), 20), Version: printable.Clip(r.GetVersion(), 40), GossipVersion: r.GetGossipVersion()}
 	if r.GetTime().IsValid() {
 		d.Skew, d.Timed = time.Until(r.GetTime().AsTime()), true
 	}
 	return e, d
-}
-
-// clip bounds a text from a host to so many bytes of printable characters: it
-// reaches operators' terminals, and half a character would make the whole status
-// unsendable.
-func clip(s string, most int) string {
-	s = strings.ToValidUTF8(s[:min(most, len(s))], "")
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, s)
 }
 
 func outcomeOf(o pb.Outcome) certs.Outcome {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/trustcast/trustcast/certs"
+	"github.com/trustcast/trustcast/internal/printable"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 	"github.com/trustcast/trustcast/server/authority"
 	"github.com/trustcast/trustcast/server/fleet"
@@ -71,9 +72,9 @@ func FuzzClip(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string, most int) {
 		most &= 1023
-		got := clip(s, most)
+		got := printable.Clip(s, most)
 		fit(t, "text", got, most)
-		if again := clip(got, most); again != got {
+		if again := printable.Clip(got, most); again != got {
 			t.Errorf("%q becomes %q, then %q", s, got, again)
 		}
 	})

@@ -21,3 +21,21 @@ func TestRune(t *testing.T) {
 		}
 	}
 }
+
+func TestClip(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		most int
+		want string
+	}{
+		{"plain", 5, "plain"},
+		{"plain", 4, "plai"},
+		{"\x1b[2J\xffx\n", 10, " [2Jx "},
+		{"caf\u20ac", 5, "caf"}, // not half of it
+		{"\u202ex", 10, " x"},   // which turns the line around
+	} {
+		if got := Clip(c.in, c.most); got != c.want {
+			t.Errorf("%q is %q, want %q", c.in, got, c.want)
+		}
+	}
+}

@@ -17,6 +17,12 @@ type Endpoint struct {
 	Socket string
 	// UID is the user of the process that must answer there; 0: it is not checked.
 	UID int
+	// Redirects lets what answers at Socket send reads elsewhere: its blobs are in a
+	// storage that clients reach.
+	Redirects bool
+	// Header is what the operator has every answer carry. What is about more than one
+	// answer, like Set-Cookie or Access-Control-Allow-Origin, passes only as it is here.
+	Header http.Header
 }
 
 // EndpointLoad is what an endpoint does at one moment.
@@ -54,6 +60,8 @@ type endpoint struct {
 
 	asking bool      // its health is being asked
 	due    time.Time // when it is asked next; zero: at once
+
+	told time.Time // when the log said that its answers are withheld
 }
 
 func (e *Edge) newEndpoint(to Endpoint) *endpoint {

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/trustcast/trustcast/internal/printable"
 )
 
 const (
@@ -18,6 +20,8 @@ const (
 	// healthTimeout is how long an endpoint may take to answer GET /v2/, which
 	// touches no disk. A busy machine needs seconds; ten are no sign of health.
 	healthTimeout = 10 * time.Second
+	// maxSaid bounds the words of an endpoint in logs and status (bytes).
+	maxSaid = 500
 )
 
 // watch asks the health of all endpoints behind sockets until ctx ends.
@@ -82,6 +86,7 @@ func (e *Edge) ask(ctx context.Context, t turn) {
 // fail takes an endpoint out until its health is good again, which is asked at
 // once. What was met in an earlier life, before it came back, does not count.
 func (e *Edge) fail(t turn, err error) {
+	err = errors.New(printable.Clip(err.Error(), maxSaid)) // it may quote the endpoint
 	first, counts := e.balance.failed(t, err)
 	if !counts {
 		return
@@ -168,7 +173,7 @@ func (p *proxy) health(ctx context.Context) error {
 	defer func() { _ = resp.Body.Close() }()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
 	if resp.StatusCode >= http.StatusInternalServerError {
-		return fmt.Errorf("ask its health: it answers %s", resp.Status)
+		return fmt.Errorf("ask its health: it answers %d", resp.StatusCode)
 	}
 	return nil
 }

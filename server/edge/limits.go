@@ -50,7 +50,7 @@ func newResponse(w http.ResponseWriter) *response {
 
 // WriteHeader keeps the status for the metrics.
 func (w *response) WriteHeader(status int) {
-	if w.instead {
+	if w.instead || status < http.StatusOK { // 1xx are no answers yet, and net/http sends Continue by itself
 		return
 	}
 	if w.status == 0 && w.body != nil {
@@ -61,7 +61,7 @@ func (w *response) WriteHeader(status int) {
 			return
 		}
 	}
-	if w.status == 0 && status >= http.StatusOK { // 1xx are no answers yet
+	if w.status == 0 {
 		w.status = status
 	}
 	w.limit.moveOn()

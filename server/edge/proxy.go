@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/http/httputil"
+	"net/textproto"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/trustcast/trustcast/internal/peer"
@@ -52,9 +54,10 @@ func newProxy(socket string, uid int, log *slog.Logger) *proxy {
 			}
 			return peer.Dial(ctx, socket, uid)
 		},
-		DisableCompression:  true, // else a client that accepts none would get blobs unpacked
-		MaxIdleConnsPerHost: idleConnections,
-		IdleConnTimeout:     idleConnTimeout,
+		DisableCompression:     true, // else a client that accepts none would get blobs unpacked
+		MaxIdleConnsPerHost:    idleConnections,
+		IdleConnTimeout:        idleConnTimeout,
+		MaxResponseHeaderBytes: maxAnswerHeader,
 	}
 	return &proxy{transport, &httputil.ReverseProxy{
 		Rewrite:        rewrite,
@@ -81,12 +84,15 @@ func rewrite(r *httputil.ProxyRequest) {
 
 // attempt is one request at one endpoint.
 type attempt struct {
+	at   Endpoint
 	err  error     // why the endpoint did not answer
 	cut  error     // why its answer broke off
 	body *unspoilt // nil: the request has none
 	// bound ends when the endpoint is bound to answer: until then it may be given
 	// up because it hangs. It says whether it was not.
 	bound func() bool
+	// informational are the 1xx that came before the answer.
+	informational atomic.Int32
 }
 
 type attemptKey struct{}
@@ -107,11 +113,14 @@ func (p *proxy) serve(hung context.Context, out http.ResponseWriter, r *http.Req
 		defer a.bound()
 	}
 	connections := 0
-	r = r.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
-		if connections++; connections > maxConnections {
-			cancel(errEnds)
-		}
-	}}))
+	r = r.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) {
+			if connections++; connections > maxConnections {
+				cancel(errEnds)
+			}
+		},
+		Got1xxResponse: func(int, textproto.MIMEHeader) error { return a.informed() },
+	}))
 	if r.Body != nil && r.Body != http.NoBody {
 		a.body = &unspoilt{from: r.Body}
 		r.Body = a.body
@@ -126,7 +135,7 @@ func (a *attempt) unreached() bool {
 }
 
 // begun sees an endpoint's answer before the client does. An error means that the
-// endpoint did not answer.
+// endpoint did not answer, or that its answer is unfit.
 func begun(answer *http.Response) error {
 	a := attemptOf(answer.Request)
 	bound := func() error {
@@ -138,6 +147,9 @@ func begun(answer *http.Response) error {
 	if answer.StatusCode == http.StatusSwitchingProtocols {
 		return errors.New("it wants to speak another protocol")
 	}
+	if err := fit(answer, a.at); err != nil {
+		return err
+	}
 	if n := answer.ContentLength; n > 0 && n <= smallAnswer && answer.Request.Method != http.MethodHead {
 		whole := make([]byte, n)
 		if _, err := io.ReadFull(answer.Body, whole); err != nil {
@@ -147,7 +159,7 @@ func begun(answer *http.Response) error {
 		answer.Body = &inMemory{whole}
 		return bound()
 	}
-	answer.Body = &watched{answer.Body, a}
+	answer.Body = &watched{answer.Body, answer, a}
 	return bound()
 }
 
@@ -170,6 +182,7 @@ func (m *inMemory) Close() error { return nil }
 // watched is a body whose end in the middle is the endpoint's failure.
 type watched struct {
 	io.ReadCloser
+	answer  *http.Response
 	attempt *attempt
 }
 
@@ -180,6 +193,13 @@ func (w *watched) Read(p []byte) (int, error) {
 		w.attempt.cut = err
 	}
 	return n, err
+}
+
+// Close drops what came behind the body.
+func (w *watched) Close() error {
+	err := w.ReadCloser.Close()
+	w.answer.Trailer = nil
+	return err
 }
 
 // unspoilt is a request's body that one attempt reads, and knows whether it did:

@@ -165,7 +165,7 @@ trustcast_edge_endpoint_failures_total{endpoint="embedded-1"} 0
 # HELP trustcast_edge_endpoint_requests_in_flight Requests being answered now, by endpoint.
 # TYPE trustcast_edge_endpoint_requests_in_flight gauge
 trustcast_edge_endpoint_requests_in_flight{endpoint="embedded-1"} 0
-# HELP trustcast_edge_refused_total Requests of signed-in users that the edge refused: paused, collecting, stopped, unanswered, crowded, stopping, left, broken, space.
+# HELP trustcast_edge_refused_total Requests of signed-in users that the edge refused: paused, collecting, stopped, unanswered, crowded, stopping, left, broken, unfit, space.
 # TYPE trustcast_edge_refused_total counter
 trustcast_edge_refused_total{reason="stopped"} 1
 # HELP trustcast_edge_requests_held Requests that wait behind the gate or for an endpoint.

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -47,7 +48,7 @@ func broken(ep *endpoint) *refusal {
 }
 
 // reasons are all that refusals have, for the metrics.
-var reasons = []string{"paused", "collecting", "stopped", "unanswered", "crowded", "stopping", "left", "broken", "space"}
+var reasons = []string{"paused", "collecting", "stopped", "unanswered", "crowded", "stopping", "left", "broken", "unfit", "space"}
 
 // visit is the way of one request through the gate to an endpoint that answers.
 type visit struct {
@@ -181,7 +182,7 @@ func (v *visit) ask(t turn) (again bool, why *refusal) {
 		return false, nil
 	}
 	v.tries++
-	a := &attempt{}
+	a := &attempt{at: t.Endpoint}
 	defer func() { // also when the answer broke off, and a panic goes through here
 		if a.cut != nil && v.r.Context().Err() == nil {
 			v.fail(t, a.cut)
@@ -194,6 +195,9 @@ func (v *visit) ask(t turn) (again bool, why *refusal) {
 		return false, nil
 	case v.r.Context().Err() != nil, bodyErr != nil: // not the endpoint's fault
 		return false, &left
+	}
+	if unfit, ok := errors.AsType[*unfit](a.err); ok {
+		return false, v.withhold(t, unfit)
 	}
 	v.fail(t, a.err)
 	if v.mayGoElsewhere(a, touched) {

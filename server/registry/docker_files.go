@@ -23,6 +23,8 @@ const (
 	maxSocketPath = 107
 	// answerWithin is what a replica gets for the empty answer to /v2/.
 	answerWithin = 5 * time.Second
+	// maxAnswerHeader bounds that answer's header (bytes).
+	maxAnswerHeader = 64 << 10
 )
 
 func socketName(id string) string { return runDir + "/" + id + ".sock" }
@@ -120,7 +122,7 @@ func (d *Docker) answers(ctx context.Context, id string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	transport := &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: maxAnswerHeader, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return peer.Dial(ctx, path, d.cfg.UID) // the directory is the replicas' own
 	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://replica/v2/", nil)
@@ -134,7 +136,7 @@ func (d *Docker) answers(ctx context.Context, id string) error {
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<16))
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("it answers %s to GET /v2/", resp.Status)
+		return fmt.Errorf("it answers %d to GET /v2/", resp.StatusCode)
 	}
 	return nil
 }

@@ -160,7 +160,7 @@ func (d *Docker) start(ctx context.Context, id, containerID, ref string) error {
 			if caller.Err() != nil {
 				return fmt.Errorf("%s: %w", what, caller.Err())
 			}
-			return fmt.Errorf("%s: it did not answer within %v: %w%s", what, d.patience, silent, d.lastLines(ctx, containerID))
+			return fmt.Errorf("%s: it did not answer within %v: %s%s", what, d.patience, inWords(silent), d.lastLines(ctx, containerID))
 		case <-look.C:
 		}
 	}

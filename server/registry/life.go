@@ -290,27 +290,6 @@ func (r *Registry) setBusy(what string) {
 	r.busy = what
 }
 
-// setProblem notes what is wrong; nil: nothing.
-func (r *Registry) setProblem(err error) {
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if text != "" && (r.problem != text || time.Since(r.told) >= tellEvery) {
-		r.told = time.Now()
-		r.cfg.Log.Warn("the registry's engine is not as it should be", "err", text)
-	}
-	if r.problem != "" && text == "" {
-		r.cfg.Log.Info("the registry's engine is as it should be")
-	}
-	r.problem = text
-}
-
-// tellEvery is how often the log says what is still wrong.
-const tellEvery = 5 * time.Minute
-
 // drainLimit is how long a replica that is to go may keep answering what it began:
 // longer than the largest image takes on a slow line. The edge ends what stands
 // still much earlier.

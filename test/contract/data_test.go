@@ -2,6 +2,7 @@ package contract
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -227,5 +228,23 @@ func TestWrongConfiguration(t *testing.T) {
 		digest, err := image.Digest()
 		must(t, err)
 		s.want(405, "DELETE", "/v2/app/manifests/"+digest.String(), nil)
+	})
+}
+
+// The operator's headers reach clients, also those that only the operator may send.
+func TestHeadersOfTheOperator(t *testing.T) {
+	each(t, func(t *testing.T, s *site) {
+		s.end()
+		s.cfg.Registry.Section = []byte("http: {headers: {access-control-allow-origin: ['https://ui.test'], Strict-Transport-Security: [max-age=60], X-Mine: [a, b]}, relativeurls: true}")
+		s.start()
+		resp := s.want(http.StatusAccepted, http.MethodPost, "/v2/app/blobs/uploads/", nil)
+		for name, want := range map[string]string{"Access-Control-Allow-Origin": "https://ui.test", "Strict-Transport-Security": "max-age=60", "X-Mine": "a b"} {
+			if got := strings.Join(resp.Header.Values(name), " "); got != want {
+				t.Errorf("%s: %q, want %q", name, got, want)
+			}
+		}
+		if at := resp.Header.Get("Location"); !strings.HasPrefix(at, "/v2/app/blobs/uploads/") {
+			t.Errorf("the upload goes on at %s, which is not relative", at)
+		}
 	})
 }

@@ -335,3 +335,24 @@ func TestReferenceNamesWhatIsOwned(t *testing.T) {
 		}
 	}
 }
+
+// Where the registry may send reads, and which headers are the operator's.
+func TestAnswers(t *testing.T) {
+	const s3 = "s3: {bucket: b, region: eu-west-1}"
+	for text, want := range map[string]bool{
+		"":                      false,
+		"storage: inmemory":     false,
+		"storage: {" + s3 + "}": true,
+		"storage: {" + s3 + ", redirect: {disable: true}}":                           false,
+		"storage: {" + s3 + ", redirect: {disable: false}}":                          true,
+		"middleware: {storage: [{name: redirect, options: {baseurl: 'https://x'}}]}": true,
+	} {
+		if _, redirects := parsed(t, text).Answers(); redirects != want {
+			t.Errorf("%q: %v", text, redirects)
+		}
+	}
+	headers, _ := parsed(t, "http: {headers: {access-control-allow-origin: [' * ', b]}}").Answers()
+	if got := headers["Access-Control-Allow-Origin"]; !slices.Equal(got, []string{"*", "b"}) {
+		t.Errorf("%q", headers)
+	}
+}

@@ -3,6 +3,7 @@ package parameters
 import (
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/distribution/distribution/v3/configuration"
 )
@@ -39,4 +40,21 @@ func (s *Set) PlainReads() (headers http.Header, plain bool) {
 // logsReads says whether the registry's log has a line for each request.
 func (s *Set) logsReads(c *configuration.Configuration) bool {
 	return s.opts.docker() && !c.Log.AccessLog.Disabled || c.Log.Level == "info" || c.Log.Level == "debug"
+}
+
+// Answers says what the answers of a replica may have that a plain registry's do not:
+// the operator's headers, and redirects to a storage that clients reach.
+func (s *Set) Answers() (headers http.Header, redirects bool) {
+	c, err := decode(s.root)
+	if err != nil { // Parse has read it
+		return nil, false
+	}
+	headers = http.Header{}
+	for name, values := range c.HTTP.Headers {
+		for _, v := range values {
+			headers.Add(name, strings.TrimSpace(v))
+		}
+	}
+	far := s.driver() != filesystem && s.driver() != "inmemory" || len(c.Middleware["storage"]) > 0
+	return headers, far && !s.flag("storage.redirect.disable")
 }
