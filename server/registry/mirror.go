@@ -8,13 +8,17 @@ import (
 	"github.com/distribution/distribution/v3/configuration"
 )
 
+// errLate is no context.DeadlineExceeded, which would be that of whoever asked for a
+// replica.
+var errLate = fmt.Errorf("nothing came within %v", answerWithin)
+
 // newMirror is newApp for a mirror, which is given up when ctx ends or the registry
 // that it is of does not answer in time.
 func newMirror(ctx context.Context, c *configuration.Configuration) (*embeddedApp, error) {
 	if err := reach(ctx, c); err != nil {
 		return nil, err
 	}
-	patient, cancel := context.WithTimeout(ctx, answerWithin)
+	patient, cancel := context.WithTimeoutCause(ctx, answerWithin, errLate)
 	defer cancel()
 	type result struct {
 		app *embeddedApp
@@ -40,24 +44,27 @@ func newMirror(ctx context.Context, c *configuration.Configuration) (*embeddedAp
 	case m := <-made:
 		return m.app, m.err
 	case <-patient.Done():
-		return nil, silent(patient.Err())
+		return nil, silent(context.Cause(patient))
 	}
 }
 
 // reach asks the registry that a mirror is of, as distribution does when it starts:
 // there without a limit, and what it has begun by then stays when nobody answers.
 func reach(ctx context.Context, c *configuration.Configuration) error {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, errLate)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Proxy.RemoteURL+"/v2/", nil)
 	if err != nil {
 		return fmt.Errorf("registry.proxy.remoteurl: %w", err)
 	}
 	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return silent(err)
+	if err == nil {
+		return resp.Body.Close()
 	}
-	return resp.Body.Close()
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return silent(err)
 }
 
 // silent says what it means that the registry of a mirror gave no answer.

@@ -33,7 +33,7 @@ func TestMirrorOfSilence(t *testing.T) {
 // It may also answer once and fall silent before distribution asks again, which
 // distribution does without a limit.
 func TestMirrorOfSuddenSilence(t *testing.T) {
-	for name, want := range map[string]error{"until it is late": context.DeadlineExceeded, "until the server ends": context.Canceled} {
+	for name, want := range map[string]error{"until it is late": errLate, "until the server ends": context.Canceled} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
