@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -44,7 +45,7 @@ func newMirror(ctx context.Context, c *configuration.Configuration) (*embeddedAp
 	case m := <-made:
 		return m.app, m.err
 	case <-patient.Done():
-		return nil, silent(context.Cause(patient))
+		return nil, silent(c, context.Cause(patient))
 	}
 }
 
@@ -61,13 +62,14 @@ func reach(ctx context.Context, c *configuration.Configuration) error {
 	if err == nil {
 		return resp.Body.Close()
 	}
+	err = errors.Unwrap(err) // of the URL, which silent has
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	return silent(err)
+	return silent(c, err)
 }
 
 // silent says what it means that the registry of a mirror gave no answer.
-func silent(err error) error {
-	return fmt.Errorf("the registry of registry.proxy.remoteurl does not answer, and a mirror asks it before it serves: %w", err)
+func silent(c *configuration.Configuration, err error) error {
+	return fmt.Errorf("%s of registry.proxy.remoteurl does not answer, and a mirror asks it before it serves: %w", c.Proxy.RemoteURL, err)
 }

@@ -63,7 +63,7 @@ func TestMirrorOfSuddenSilence(t *testing.T) {
 			}
 			close(speak)
 			peer.Close()
-			if !errors.Is(err, want) || !strings.Contains(err.Error(), "registry.proxy.remoteurl") {
+			if !errors.Is(err, want) || !strings.Contains(err.Error(), peer.URL+" of registry.proxy.remoteurl") {
 				t.Fatalf("opened a mirror of sudden silence: %v", err)
 			}
 
