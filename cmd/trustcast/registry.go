@@ -24,7 +24,7 @@ func (a *app) registry() *cobra.Command {
 		a.registryStatus(),
 		verb("start", "Start a stopped registry", "The data, the users and the CA are where they were."),
 		verb("stop", "Let requests in flight end, then stop the registry",
-			"New requests are refused at once, those in flight end first. Agents still prove the certificate, so a rotation goes on. A stopped registry stays stopped when the server restarts, until 'trustcast registry start'."),
+			"New requests are refused at once, those in flight end first: one slow pull keeps the command waiting, for an hour or so at most, also when no replica runs any more. Agents still prove the certificate, so a rotation goes on. A stopped registry stays stopped when the server restarts, until 'trustcast registry start'."),
 		verb("pause", "Let new requests wait; nothing in flight is cut",
 			"New requests wait, and after a while get 503 with Retry-After. A paused registry stays paused when the server restarts, until 'trustcast registry unpause'."),
 		verb("unpause", "Let the requests that wait go on", ""),

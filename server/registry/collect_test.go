@@ -89,6 +89,15 @@ func (s *shelf) whole(what string) error {
 	return err
 }
 
+// mount has a repository take a blob over from another one, as a push does.
+func (s *shelf) mount(d, from, to string) {
+	s.t.Helper()
+	target := "/v2/" + to + "/blobs/uploads/?mount=" + d + "&from=" + from
+	if resp := answer(s.t, s.e, http.MethodPost, target, nil); resp.StatusCode != http.StatusCreated {
+		s.t.Fatalf("mount: %s", resp.Status)
+	}
+}
+
 // age makes everything that is there old.
 func (s *shelf) age() {
 	s.t.Helper()
@@ -175,16 +184,37 @@ func TestCollectSparesWhatAPushFound(t *testing.T) {
 	must(t, err)
 	d, err := layers[0].Digest()
 	must(t, err)
-	mount := "/v2/other/blobs/uploads/?mount=" + d.String() + "&from=app"
-	if resp := answer(t, s.e, http.MethodPost, mount, nil); resp.StatusCode != http.StatusCreated {
-		t.Fatalf("mount: %s", resp.Status)
-	}
+	s.mount(d.String(), "app", "other")
 	if got := s.collect(CollectOptions{}); got.Spared != 1 || got.Blobs != imageBlobs-1 {
 		t.Errorf("collected %+v", got)
 	}
 	if resp := answer(t, s.e, http.MethodHead, "/v2/other/blobs/"+d.String(), nil); resp.StatusCode != http.StatusOK {
 		t.Errorf("the mounted layer: %s", resp.Status)
 	}
+}
+
+// The push may be to a repository that has images: its link stays there, though none
+// of them names the layer.
+func TestCollectSparesYoungLinks(t *testing.T) {
+	s := newShelf(t)
+	s.push("app:kept")
+	image := s.push("lib:v1")
+	s.age()
+	layers, err := image.Layers()
+	must(t, err)
+	d, err := layers[0].Digest()
+	must(t, err)
+	s.mount(d.String(), "lib", "app")
+	s.collect(CollectOptions{})
+	if resp := answer(t, s.e, http.MethodHead, "/v2/app/blobs/"+d.String(), nil); resp.StatusCode != http.StatusOK {
+		t.Errorf("the mounted layer: %s", resp.Status)
+	}
+	s.age()
+	s.collect(CollectOptions{})
+	if resp := answer(t, s.e, http.MethodHead, "/v2/app/blobs/"+d.String(), nil); resp.StatusCode != http.StatusNotFound {
+		t.Errorf("the layer that no push came for: %s", resp.Status)
+	}
+	must(t, s.whole("lib:v1"))
 }
 
 func TestCollectUntagged(t *testing.T) {

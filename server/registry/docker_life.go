@@ -195,7 +195,7 @@ func (d *Docker) lastLines(ctx context.Context, containerID string) string {
 }
 
 // telling keeps the lines of a log that explain its end: those before a stack, or
-// the last ones.
+// the last ones. It has no secrets, though the log may.
 func telling(log string) string {
 	var lines []string
 	for s := bufio.NewScanner(strings.NewReader(log)); s.Scan(); {
@@ -203,7 +203,7 @@ func telling(log string) string {
 			break
 		}
 		if s.Text() != "" {
-			lines = append(lines, "  "+strings.Map(printable.Rune, s.Text()))
+			lines = append(lines, "  "+withoutSecrets(strings.Map(printable.Rune, s.Text())))
 		}
 	}
 	return strings.Join(lines[max(0, len(lines)-lastWords):], "\n")

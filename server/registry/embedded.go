@@ -152,17 +152,17 @@ func (cfg EmbeddedConfig) configuration() (*configuration.Configuration, error) 
 	return cfg.Parameters.Configuration(cfg.Root, cfg.HTTPSecret)
 }
 
-// newApp makes a distribution that requests may outlive ctx in, until they are
-// drained.
+// newApp makes a distribution for this engine.
 func (e *Embedded) newApp(ctx context.Context) (*embeddedApp, error) {
 	c, err := e.cfg.configuration()
 	if err != nil {
 		return nil, err
 	}
-	if err := reach(ctx, c); err != nil {
-		return nil, err
+	begin := newApp
+	if c.Proxy.RemoteURL != "" {
+		begin = newMirror
 	}
-	app, err := newApp(context.WithoutCancel(ctx), c)
+	app, err := begin(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("start the embedded registry on %s: %w", e.cfg.Root, err)
 	}
@@ -175,14 +175,15 @@ type embeddedApp struct {
 	checks *health.Registry
 }
 
-// newApp turns distribution's panic over a configuration into an error.
+// newApp makes a distribution that requests may outlive ctx in, until they are
+// drained. It turns distribution's panic over a configuration into an error.
 func newApp(ctx context.Context, c *configuration.Configuration) (app *embeddedApp, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("distribution refuses its configuration: %v", p)
 		}
 	}()
-	a := &embeddedApp{App: handlers.NewApp(ctx, c), checks: health.NewRegistry()}
+	a := &embeddedApp{App: handlers.NewApp(context.WithoutCancel(ctx), c), checks: health.NewRegistry()}
 	a.RegisterHealthChecks(a.checks)
 	return a, nil
 }

@@ -19,6 +19,7 @@ type front struct {
 	serving []string // IDs
 	said    []string // in order
 	drain   func(id string) error
+	empty   func()
 }
 
 func (f *front) note(what string) {
@@ -58,8 +59,14 @@ func (f *front) front() Front {
 			return nil
 		},
 		Quiet: func(context.Context) error { f.note("quiet"); return nil },
-		Empty: func(context.Context) error { f.note("empty"); return nil },
-		Open:  f.set("open"), HoldWrites: f.set("hold writes"), Hold: f.set("hold"), Refuse: f.set("refuse"),
+		Empty: func(context.Context) error {
+			f.note("empty")
+			if f.empty != nil {
+				f.empty()
+			}
+			return nil
+		},
+		Open: f.set("open"), HoldWrites: f.set("hold writes"), Hold: f.set("hold"), Refuse: f.set("refuse"),
 	}
 }
 
@@ -246,6 +253,32 @@ func TestASlowClientHoldsNobody(t *testing.T) {
 		alive, err := s.engine.Alive(t.Context(), before)
 		return err == nil && len(alive) == 0
 	})
+}
+
+// Reads that no replica answers end before a stop says that it is done.
+func TestStopWaitsForReads(t *testing.T) {
+	s := newSite(t)
+	s.until("a replica serves", s.serves(1))
+	asked, done := make(chan struct{}), make(chan struct{})
+	s.front.empty = func() {
+		close(asked)
+		<-done
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.life.Stop(t.Context(), quiet) }()
+	select {
+	case <-asked:
+	case err := <-stopped:
+		t.Fatalf("the front was not asked whether it is empty, and the stop ended: %v", err)
+	}
+	select {
+	case err := <-stopped:
+		t.Fatalf("stopped while reads are in flight: %v", err)
+	default:
+	}
+	s.gated("refuse")
+	close(done)
+	must(t, <-stopped)
 }
 
 func TestEmbeddedHasNoImage(t *testing.T) {
