@@ -119,7 +119,7 @@ func dropDefaults(root *os.Root, path string) error {
 		return err
 	}
 	err = unix.Fremovexattr(int(d.Fd()), "system.posix_acl_default")
-	if err == unix.ENODATA || err == unix.EOPNOTSUPP {
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) { // none, or none here
 		err = nil
 	}
 	if err != nil {
