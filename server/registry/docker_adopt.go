@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -41,8 +42,18 @@ func Mounted(ctx context.Context, host, dir string) ([]string, error) {
 // all of the machine mounted to look after it.
 func writers(ctx context.Context, host, dir string) ([]string, error) {
 	return mounted(ctx, host, dir, func(m container.MountPoint, dir string) bool {
-		return m.RW && within(m.Source, dir)
+		return m.RW && (within(m.Source, dir) || sameDir(m.Source, dir))
 	})
+}
+
+// sameDir: a volume of a directory is mounted at another path while it is used.
+func sameDir(a, b string) bool {
+	first, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	second, err := os.Stat(b)
+	return err == nil && os.SameFile(first, second)
 }
 
 func mounted(ctx context.Context, host, dir string, counts func(m container.MountPoint, dir string) bool) ([]string, error) {

@@ -549,4 +549,7 @@ func TestDockerVolumeOfADirectory(t *testing.T) {
 	if resp.StatusCode != http.StatusAccepted {
 		t.Errorf("%s: %s", resp.Status, text(t, resp))
 	}
+	if names, err := writers(t.Context(), "", root); err != nil || len(names) != 1 || !strings.Contains(names[0], e.ID) {
+		t.Errorf("%v write in it (%v), want %s", names, err, e.ID)
+	}
 }
