@@ -24,6 +24,8 @@ import (
 	"github.com/trustcast/trustcast/certs"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 	"github.com/trustcast/trustcast/server"
+	"github.com/trustcast/trustcast/server/records"
+	"github.com/trustcast/trustcast/server/registry"
 )
 
 // registryServer is a whole server over one data directory.
@@ -237,8 +239,26 @@ func listing(t *testing.T, dir string) string {
 	return out.String()
 }
 
+// upgraded writes into the records of a stopped server that the registry's image was
+// upgraded.
+func upgraded(t *testing.T, dir, image string) {
+	t.Helper()
+	store, err := records.Open(filepath.Join(dir, "state", "records"))
+	noError(t, err)
+	rec := map[string]any{}
+	rev, err := store.Get("registry", &rec)
+	noError(t, err)
+	rec["image"], rec["from"] = image, registry.DefaultImage
+	_, err = store.Put("registry", rev, rec)
+	noError(t, err)
+	if kept, err := server.ReadKept(dir, ""); err != nil || kept.Upgraded != image {
+		t.Fatalf("the image is %q (%v)", kept.Upgraded, err)
+	}
+}
+
 // TestRestoreOverImages: a backup that has no images leaves those that are there; one
-// of a registry without images replaces them by none.
+// of a registry without images replaces them by none. Neither chooses what image the
+// registry runs.
 func TestRestoreOverImages(t *testing.T) {
 	s := newRegistry(t)
 	empty := filepath.Join(t.TempDir(), "b.tar")
@@ -246,12 +266,16 @@ func TestRestoreOverImages(t *testing.T) {
 	ref := tag(t, "team/app:v1")
 	image := s.client().push(t, ref, 50_000)
 	s.stop()
+	upgraded(t, s.dir, "registry:evil")
 	var small bytes.Buffer
 	noError(t, server.BackUp(t.Context(), server.BackupConfig{DataDir: s.dir, WithoutImages: true}, &small))
 	r, err := server.Restore(t.Context(), server.RestoreConfig{DataDir: s.dir, Force: true}, &small)
 	noError(t, err)
 	if !r.KeptImages || !r.WithoutImages {
 		t.Errorf("restored %+v", r)
+	}
+	if kept, err := server.ReadKept(s.dir, ""); err != nil || kept.Upgraded != "" {
+		t.Errorf("the backup has chosen the image %q (%v)", kept.Upgraded, err)
 	}
 	again := serve(t, s.dir)
 	again.client().pull(t, ref, image)

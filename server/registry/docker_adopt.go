@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -32,6 +33,30 @@ func FindVolume(ctx context.Context, host, name string) (dir string, err error) 
 // is in, or something in it mounted; not the one that this process is in. Host is as
 // in DockerConfig.
 func Mounted(ctx context.Context, host, dir string) ([]string, error) {
+	return mounted(ctx, host, dir, func(m container.MountPoint, dir string) bool {
+		return within(m.Source, dir) || within(dir, m.Source)
+	})
+}
+
+// writers names the running containers that write in a directory; not those that have
+// all of the machine mounted to look after it.
+func writers(ctx context.Context, host, dir string) ([]string, error) {
+	return mounted(ctx, host, dir, func(m container.MountPoint, dir string) bool {
+		return m.RW && (within(m.Source, dir) || sameDir(m.Source, dir))
+	})
+}
+
+// sameDir: a volume of a directory is mounted at another path while it is used.
+func sameDir(a, b string) bool {
+	first, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	second, err := os.Stat(b)
+	return err == nil && os.SameFile(first, second)
+}
+
+func mounted(ctx context.Context, host, dir string, counts func(m container.MountPoint, dir string) bool) ([]string, error) {
 	api, err := connect(ctx, host)
 	if err != nil {
 		return nil, err
@@ -51,7 +76,7 @@ func Mounted(ctx context.Context, host, dir string) ([]string, error) {
 	var names []string
 	for _, c := range running {
 		for _, m := range c.Mounts {
-			if c.ID != self.ID && m.Source != "" && (within(m.Source, dir) || within(dir, m.Source)) {
+			if c.ID != self.ID && m.Source != "" && counts(m, dir) {
 				names = append(names, strings.TrimPrefix(append(c.Names, c.ID)[0], "/"))
 				break
 			}

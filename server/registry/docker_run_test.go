@@ -303,11 +303,11 @@ func TestOwnGoesOnAfterAnInterruption(t *testing.T) {
 	}
 
 	// Whoever writes there as another user says so, and it is done again.
-	if err := disown(dir); !errors.Is(err, below.ErrForeign) {
+	if err := disown(t.Context(), dir); !errors.Is(err, below.ErrForeign) {
 		t.Errorf("with a link among the images: %v", err)
 	}
 	must(t, os.Remove(filepath.Join(dir, blobsDir, "link")))
-	must(t, disown(dir))
+	must(t, disown(t.Context(), dir))
 	blobs(t, dir, 21)
 	if done, err := owned(root, who); done || err != nil {
 		t.Errorf("done after another writer (%v)", err)

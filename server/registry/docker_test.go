@@ -169,7 +169,8 @@ func TestDockerReplica(t *testing.T) {
 func TestDockerReplicasShareUploads(t *testing.T) {
 	s := newStand(t, images.Registry(t))
 	d := s.engine(t)
-	first, second := over(t, open(t, d)), over(t, open(t, d))
+	replicas := []Endpoint{open(t, d), open(t, d)}
+	first, second := over(t, replicas[0]), over(t, replicas[1])
 	location := upload(t, first)
 	resp := answer(t, second, http.MethodPatch, location.RequestURI(), strings.NewReader("hello "))
 	if resp.StatusCode != http.StatusAccepted {
@@ -192,6 +193,9 @@ func TestDockerReplicasShareUploads(t *testing.T) {
 	}
 	location, err = resp.Location()
 	must(t, err)
+	for _, replica := range replicas {
+		must(t, d.Close(t.Context(), replica.ID))
+	}
 	embedded := newEmbedded(t, EmbeddedConfig{Root: s.cfg.Root, HTTPSecret: s.cfg.HTTPSecret})
 	resp = answer(t, embedded, http.MethodGet, location.RequestURI(), nil)
 	if resp.StatusCode != http.StatusNoContent || resp.Header.Get("Range") != "0-5" {
@@ -544,5 +548,8 @@ func TestDockerVolumeOfADirectory(t *testing.T) {
 	resp := answer(t, over(t, e), http.MethodPatch, location.RequestURI(), strings.NewReader("part"))
 	if resp.StatusCode != http.StatusAccepted {
 		t.Errorf("%s: %s", resp.Status, text(t, resp))
+	}
+	if names, err := writers(t.Context(), "", root); err != nil || len(names) != 1 || !strings.Contains(names[0], e.ID) {
+		t.Errorf("%v write in it (%v), want %s", names, err, e.ID)
 	}
 }

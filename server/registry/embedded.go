@@ -53,7 +53,8 @@ type Embedded struct {
 var _ Engine = (*Embedded)(nil)
 
 // NewEmbedded returns an engine over cfg.Root and finds every mistake in cfg, but for
-// those about the other registry of a mirror, which Open asks. It takes over the
+// those about the other registry of a mirror, which Open asks. Images that replicas of
+// Docker wrote become this process's first, see disown. It takes over the
 // process's only logrus logger, which distribution writes to. For each replica one
 // goroutine of distribution's, and one for each endpoint of notifications, stays until
 // the process ends.
@@ -71,7 +72,7 @@ func NewEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 	if !info.IsDir() {
 		return nil, fmt.Errorf("open the registry's data: %s is no directory: give the data directory with --data-dir", cfg.Root)
 	}
-	if err := disown(cfg.Root); err != nil {
+	if err := disown(ctx, cfg.Root); err != nil {
 		return nil, err
 	}
 	if cfg.Parameters == nil {

@@ -3,7 +3,6 @@ package registry
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,19 +31,6 @@ const (
 	Paused  State = "paused"  // replicas run, requests wait
 	Stopped State = "stopped" // no replica runs, requests are refused
 )
-
-const recordName = "registry"
-
-// record is what survives. The zero value is that of a registry nobody changed.
-type record struct {
-	State State `json:"state,omitempty"`
-	// Image is what an upgrade went to, while the configuration still says From.
-	Image string `json:"image,omitempty"`
-	From  string `json:"from,omitempty"`
-	// Secret signs the state of uploads that clients carry, so that an upload
-	// begun at one replica, or before a restart, ends at another.
-	Secret string `json:"secret"`
-}
 
 // Front is what the edge does for the registry.
 type Front struct {
@@ -123,35 +109,6 @@ func Open(cfg Config) (*Registry, error) {
 	return r, nil
 }
 
-// Secret returns the kept secret that replicas share, and makes it at the first call.
-func Secret(store *records.Store) (string, error) {
-	rec, rev, err := read(store)
-	if err != nil || rec.Secret != "" {
-		return rec.Secret, err
-	}
-	rec.Secret = rand.Text() + rand.Text()
-	_, err = store.Put(recordName, rev, rec)
-	return rec.Secret, err
-}
-
-// Chosen returns what the operator of a registry that does not run chose last.
-func Chosen(store *records.Store) (State, error) {
-	rec, _, err := read(store)
-	return rec.State, err
-}
-
-func read(store *records.Store) (record, uint64, error) {
-	var rec record
-	rev, err := store.Get(recordName, &rec)
-	if errors.Is(err, records.ErrNotFound) {
-		return record{State: Running}, 0, nil
-	}
-	if rec.State == "" {
-		rec.State = Running
-	}
-	return rec, rev, err
-}
-
 // choose keeps a change of the record, then sets the gate by it.
 func (r *Registry) choose(change func(*record)) error {
 	r.mu.Lock()
@@ -203,23 +160,6 @@ func (r *Registry) Upgraded() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.rec.upgraded(r.cfg.Image)
-}
-
-// ReadUpgraded is Upgraded by the records of a directory, whether or not a server
-// runs there; no image is the default.
-func ReadUpgraded(dir, image string) (string, error) {
-	var rec record
-	if err := records.Read(dir, recordName, &rec); err != nil && !errors.Is(err, records.ErrNotFound) {
-		return "", err
-	}
-	return rec.upgraded(cmp.Or(image, DefaultImage)), nil
-}
-
-func (rec record) upgraded(configured string) string {
-	if rec.From != configured || rec.Image == configured {
-		return ""
-	}
-	return rec.Image
 }
 
 // serving returns the replicas that serve.

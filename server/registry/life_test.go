@@ -301,21 +301,6 @@ func TestADeadReplicaIsReplaced(t *testing.T) {
 	})
 }
 
-func TestTheSecretIsKept(t *testing.T) {
-	dir := t.TempDir()
-	store, err := records.Open(dir)
-	must(t, err)
-	first, err := Secret(store)
-	must(t, err)
-	again, err := records.Open(dir)
-	must(t, err)
-	second, err := Secret(again)
-	must(t, err)
-	if len(first) < 32 || first != second {
-		t.Errorf("secrets of %d and %d characters, equal: %v", len(first), len(second), first == second)
-	}
-}
-
 func TestLogsCanBeFollowed(t *testing.T) {
 	s := newSite(t)
 	s.until("a replica serves", s.serves(1))

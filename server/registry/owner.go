@@ -7,11 +7,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
-
-	"github.com/trustcast/trustcast/internal/below"
 )
 
 const (
@@ -148,50 +145,6 @@ func own(ctx context.Context, root *os.Root, who owner, log *slog.Logger) error 
 	}
 	if err := root.Lchown(blobsDir, who.uid, who.gid); err != nil {
 		return notMine(err, who)
-	}
-	return nil
-}
-
-// disown takes docker/ back for this process before it writes there, so that
-// replicas of Docker that come later look at all owners again.
-func disown(dir string) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return fmt.Errorf("open the data directory: %w", err)
-	}
-	defer func() { _ = root.Close() }()
-	self := owner{os.Geteuid(), os.Getegid()}
-	info, err := root.Lstat(blobsDir)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && self.has(info) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look who owns the blobs: %w", err)
-	}
-	// Who wrote there may have left links to what this process can read.
-	if err := CheckImages(dir); err != nil {
-		return err
-	}
-	if err := root.Lchown(blobsDir, self.uid, self.gid); err != nil {
-		return notMine(err, self)
-	}
-	return nil
-}
-
-// CheckImages fails when there is something below a data directory's docker/ that no
-// registry wrote, such as a link: one that serves images follows it, also to keys. It
-// looks at each file once, and is for data that comes from somebody else.
-func CheckImages(dir string) (err error) {
-	d, err := below.Open(filepath.Join(dir, blobsDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("the registry's images: %w", err)
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	if err := d.Check(); err != nil {
-		return fmt.Errorf("the registry's images in %s: %w: find out who put it there, then remove it", filepath.Join(dir, blobsDir), err)
 	}
 	return nil
 }
