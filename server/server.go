@@ -68,9 +68,10 @@ type node struct {
 	users     *users.Users
 	edge      *edge.Edge
 	registry  *registry.Registry
-	direct    *direct.Reads  // nil: the engine answers everything
-	storage   string         // what keeps the images, when that is not the data directory
-	gossip    *gossip.Member // nil when off
+	embedded  *registry.Embedded // nil: another engine
+	direct    *direct.Reads      // nil: the engine answers everything
+	storage   string             // what keeps the images, when that is not the data directory
+	gossip    *gossip.Member     // nil when off
 
 	listen listeners
 	wanted wantedCache
