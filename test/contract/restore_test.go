@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/trustcast/trustcast/server"
-	"github.com/trustcast/trustcast/test/images"
 )
 
 // save writes a backup of a server that was ended.
@@ -70,7 +69,7 @@ func TestRestoreIntoANewVolume(t *testing.T) {
 	image := s.push("app:v1", 50_000, 2)
 	s.end()
 	tar := s.save()
-	s.cfg.Image, s.cfg.Replicas = images.Registry(t), 2
+	s.runInContainers()
 	volume := "tcc-" + strings.ToLower(rand.Text()[:10])
 	t.Cleanup(func() { s.removeVolume(volume) })
 	s.cfg.DataDir = filepath.Join(filepath.Dir(s.cfg.DataDir), "new")
