@@ -67,6 +67,7 @@ func TestEnginesTakeOver(t *testing.T) {
 	must(t, s.pull("app:v1", first))
 
 	docker := s.cfg
+	private(t)
 	s.must("stop", "")
 	s.end()
 	s.cfg.EngineName, s.cfg.Volume, s.cfg.Image, s.cfg.Replicas = "embedded", "", "", 0
@@ -87,10 +88,19 @@ func TestEnginesTakeOver(t *testing.T) {
 	must(t, s.pull("app:v3", third))
 }
 
+// private has what this process makes be for its user alone, as a hardened service
+// has it: what others read then was given to them.
+func private(t *testing.T) {
+	images.Registry(t) // before: its files are read by others
+	was := syscall.Umask(0o077)
+	t.Cleanup(func() { syscall.Umask(was) })
+}
+
 // A backup of a registry of one engine is restored into one of the other.
 func TestRestoreIntoTheOtherEngine(t *testing.T) {
 	for from, to := range map[string]string{"embedded": "docker", "docker": "embedded"} {
 		t.Run("from "+from, func(t *testing.T) {
+			private(t)
 			old := open(t, from)
 			pushed := map[string]v1.Image{}
 			for _, tag := range []string{"app:v1", "app:v2", "team/other:v1"} {

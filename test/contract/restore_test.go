@@ -65,6 +65,7 @@ func TestRestoreUnderReplicas(t *testing.T) {
 
 // On a new machine one command makes the volume and what is in it.
 func TestRestoreIntoANewVolume(t *testing.T) {
+	private(t)
 	s := open(t, "embedded")
 	image := s.push("app:v1", 50_000, 2)
 	s.end()
