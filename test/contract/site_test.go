@@ -31,7 +31,6 @@ import (
 
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 	"github.com/trustcast/trustcast/server"
-	"github.com/trustcast/trustcast/test/images"
 )
 
 const (
@@ -59,30 +58,12 @@ type site struct {
 	logs *lines
 }
 
-// readsByReplicas has replicas answer reads, too: they log them then.
-const readsByReplicas = "log: {level: info}"
-
-// readsFromReplicas says so for an embedded one.
-func readsFromReplicas(_ *server.InitConfig, cfg *server.Config) {
-	cfg.Registry.Section = []byte(readsByReplicas)
-}
-
-// readsFromFiles are the server's default: replicas hear of no read of a manifest or
-// a blob.
-func readsFromFiles(_ *server.InitConfig, cfg *server.Config) { cfg.Registry.Section = nil }
-
 // each runs a contract against a server of each engine. Replicas in containers answer
 // reads, the embedded one leaves them to the server as by default.
 func each(t *testing.T, contract func(t *testing.T, s *site), set ...func(*server.InitConfig, *server.Config)) {
 	for _, engine := range engines {
 		t.Run(engine, func(t *testing.T) { contract(t, open(t, engine, set...)) })
 	}
-}
-
-// eachWay is each, and once more for replicas in containers with the server's default.
-func eachWay(t *testing.T, contract func(t *testing.T, s *site)) {
-	each(t, contract)
-	t.Run("docker, reads from files", func(t *testing.T) { contract(t, open(t, "docker", readsFromFiles)) })
 }
 
 // open makes a registry and starts its server; all of it is gone after the test.
@@ -123,19 +104,6 @@ func removed(t *testing.T, dir string) {
 	if strings.Contains(running.String(), "TTLExpirationScheduler") { // a mirror's, which writes every five seconds
 		t.Errorf("%s may come again: what writes there has not ended\n%s", dir, &running)
 	}
-}
-
-// runInContainers has replicas in them, which answer reads: what they cannot read
-// would come from the files else.
-func (s *site) runInContainers() {
-	s.t.Helper()
-	s.cfg.Image, s.cfg.Replicas = images.Registry(s.t), 2
-	s.cfg.Registry.Section = []byte(readsByReplicas)
-}
-
-// throughReplicas says whether replicas answer reads.
-func (s *site) throughReplicas() bool {
-	return strings.Contains(string(s.cfg.Registry.Section), readsByReplicas)
 }
 
 // start runs the server until stop, or the end of the test.
