@@ -60,7 +60,7 @@ func (n *node) openEmbedded(ctx context.Context, secret string, cfg *registry.Co
 	if err != nil {
 		return err
 	}
-	cfg.Engine = e
+	cfg.Engine, n.embedded = e, e
 	cfg.Driver, cfg.Purge, cfg.Cache = registry.Driver(given, n.layout.dir), given.Purge(), given.BlobCache()
 	return nil
 }

@@ -80,6 +80,12 @@ func (n *node) close() {
 		}
 	}
 	_ = n.direct.Close() // nothing was written
+	if n.embedded == nil {
+		return
+	}
+	if err := n.embedded.End(); err != nil {
+		n.log.Warn("the registry did not end well", "err", err)
+	}
 }
 
 func (n *node) logListening() {

@@ -68,11 +68,12 @@ type node struct {
 	users     *users.Users
 	edge      *edge.Edge
 	registry  *registry.Registry
-	direct    *direct.Reads  // nil: the engine answers everything
-	headers   http.Header    // of all answers of replicas
-	redirects bool           // replicas may send reads to their storage
-	storage   string         // what keeps the images, when that is not the data directory
-	gossip    *gossip.Member // nil when off
+	embedded  *registry.Embedded // nil: another engine
+	direct    *direct.Reads      // nil: the engine answers everything
+	headers   http.Header        // of all answers of replicas
+	redirects bool               // replicas may send reads to their storage
+	storage   string             // what keeps the images, when that is not the data directory
+	gossip    *gossip.Member     // nil when off
 
 	listen listeners
 	wanted wantedCache

@@ -37,7 +37,9 @@ type registryServer struct {
 }
 
 // serve starts one until the test ends, or stop is called, and waits until it
-// serves. image is of the docker engine's replicas; none: the engine is embedded.
+// serves. image is of the docker engine's replicas, which answer reads, too, since they
+// log them: else these would come from the files, whoever can read those. None: the
+// engine is embedded.
 func serve(t *testing.T, dir string, image ...string) *registryServer {
 	t.Helper()
 	cfg := server.Config{
@@ -46,6 +48,7 @@ func serve(t *testing.T, dir string, image ...string) *registryServer {
 	}
 	if len(image) > 0 {
 		cfg.Image, cfg.Replicas = image[0], 2
+		cfg.Registry.Section = []byte("log: {level: info}")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -101,6 +102,8 @@ func TestBackupForTheOtherEngine(t *testing.T) {
 	})
 	t.Run("from embedded", func(t *testing.T) {
 		dir, image := docker(t) // first, to be skipped before anything is pushed
+		// As a hardened service has it: what replicas read was given to them.
+		defer syscall.Umask(syscall.Umask(0o077))
 		s := newRegistry(t)
 		p := startPushes(t, s.client(), 3)
 		b := s.backUpDuring(p, 10)

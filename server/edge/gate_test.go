@@ -163,6 +163,44 @@ func TestReadOnly(t *testing.T) {
 	})
 }
 
+// Empty waits for reads and writes alike, and tells who may not wait any longer how
+// many there are.
+func TestEmpty(t *testing.T) {
+	for path, method := range map[string]string{"/v2/a/blobs/sha256:1": http.MethodGet, "/v2/a/blobs/uploads/1": http.MethodPatch} {
+		synctest.Test(t, func(t *testing.T) {
+			s := slow{make(chan struct{})}
+			f := newSimulated(t, s.serve)
+			must(t, f.Empty(t.Context()))
+			first := later(t, f.client(t), request(t, method, path, "ann", "secret", nil))
+			second := later(t, f.client(t), request(t, http.MethodGet, "/v2/a/blobs/sha256:2", "ann", "secret", nil))
+			synctest.Wait()
+			f.Gate(Closed)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if err := f.Empty(ctx); err == nil || !strings.Contains(err.Error(), "requests in flight: 2 are left") {
+				t.Errorf("empty with two in flight: %v", err)
+			}
+			empty := make(chan error, 1)
+			go func() { empty <- f.Empty(t.Context()) }()
+			for range 2 {
+				synctest.Wait()
+				select {
+				case err := <-empty:
+					t.Fatalf("empty with a %s in flight: %v", method, err)
+				default:
+				}
+				s.goOn <- struct{}{}
+			}
+			must(t, <-empty)
+			for _, got := range []answer{first(), second()} {
+				if got.body != part+part {
+					t.Errorf("%s: %q", got.Status, got.body)
+				}
+			}
+		})
+	}
+}
+
 func TestGatesCutNothing(t *testing.T) {
 	for _, gate := range []Gate{ReadOnly, Held, Closed} {
 		s := slow{make(chan struct{})}

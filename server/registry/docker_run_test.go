@@ -84,7 +84,7 @@ func newDockerd(t *testing.T) *dockerd {
 	t.Helper()
 	images.Docker(t)
 	if _, err := exec.LookPath("dockerd"); err != nil {
-		t.Skip("needs dockerd: ", err)
+		images.Skip(t, "needs dockerd: "+err.Error())
 	}
 	dir, err := os.MkdirTemp("", "tct") // short: sockets are below
 	must(t, err)

@@ -136,6 +136,25 @@ func (e *Embedded) Close(_ context.Context, id string) error {
 	return app.Shutdown()
 }
 
+// End closes all that are open, and waits for nobody: no request may be in flight. A
+// mirror would write down on its own what it keeps and for how long, also into a
+// directory that meanwhile is another's.
+func (e *Embedded) End() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	open := slices.Collect(maps.Values(e.opened))
+	if e.ready != nil {
+		open = append(open, e.ready)
+	}
+	e.ready = nil
+	clear(e.opened)
+	var errs []error
+	for _, app := range open {
+		errs = append(errs, app.Shutdown())
+	}
+	return errors.Join(errs...)
+}
+
 // Alive returns those that are open.
 func (e *Embedded) Alive(_ context.Context, ids []string) ([]string, error) {
 	e.mu.Lock()

@@ -13,6 +13,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/trustcast/trustcast/test/images"
 )
 
 // programs is the directory of the built programs.
@@ -44,13 +46,19 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup:               setup,
 		Condition: func(name string) (bool, error) {
+			is := false
 			switch name {
 			case "root":
-				return os.Geteuid() == 0, nil
+				is = os.Geteuid() == 0
 			case "docker": // and root, who finds a volume's content
-				return os.Geteuid() == 0 && exec.Command("docker", "version").Run() == nil, nil
+				is = os.Geteuid() == 0 && exec.Command("docker", "version").Run() == nil
+			default:
+				return false, fmt.Errorf("no condition is called %s", name)
 			}
-			return false, fmt.Errorf("no condition is called %s", name)
+			if !is && images.Required() {
+				return false, fmt.Errorf("where no test may be skipped, %s is missing", name)
+			}
+			return is, nil
 		},
 		Cmds: commands(),
 	})

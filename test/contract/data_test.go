@@ -17,6 +17,7 @@ import (
 
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 	"github.com/trustcast/trustcast/server"
+	"github.com/trustcast/trustcast/test/images"
 )
 
 // Whatever becomes of the registry's containers, images and users stay: they are in
@@ -67,9 +68,11 @@ func TestEnginesTakeOver(t *testing.T) {
 	must(t, s.pull("app:v1", first))
 
 	docker := s.cfg
+	private(t)
 	s.must("stop", "")
 	s.end()
 	s.cfg.EngineName, s.cfg.Volume, s.cfg.Image, s.cfg.Replicas = "embedded", "", "", 0
+	s.cfg.Registry.Section = nil
 	s.start()
 	s.must("start", "")
 	if r := s.registry(); r.GetEngine() != "embedded" || len(s.containers()) > 0 {
@@ -86,14 +89,23 @@ func TestEnginesTakeOver(t *testing.T) {
 	must(t, s.pull("app:v3", third))
 }
 
+// private has what this process makes be for its user alone, as a hardened service
+// has it: what others read then was given to them.
+func private(t *testing.T) {
+	images.Registry(t) // before: its files are read by others
+	was := syscall.Umask(0o077)
+	t.Cleanup(func() { syscall.Umask(was) })
+}
+
 // A backup of a registry of one engine is restored into one of the other.
 func TestRestoreIntoTheOtherEngine(t *testing.T) {
 	for from, to := range map[string]string{"embedded": "docker", "docker": "embedded"} {
 		t.Run("from "+from, func(t *testing.T) {
+			private(t)
 			old := open(t, from)
-			images := map[string]v1.Image{}
+			pushed := map[string]v1.Image{}
 			for _, tag := range []string{"app:v1", "app:v2", "team/other:v1"} {
-				images[tag] = old.push(tag, 50_000, 2)
+				pushed[tag] = old.push(tag, 50_000, 2)
 			}
 			tar := filepath.Join(t.TempDir(), "b.tar")
 			f, err := os.Create(tar)
@@ -102,7 +114,7 @@ func TestRestoreIntoTheOtherEngine(t *testing.T) {
 			must(t, server.BackUp(t.Context(), server.BackupConfig{DataDir: old.cfg.DataDir}, f))
 			must(t, f.Close())
 
-			fresh := open(t, to)
+			fresh := open(t, to, readsFromReplicas)
 			fresh.must("stop", "") // its replicas would be in the way of another registry's
 			fresh.end()
 			f, err = os.Open(tar)
@@ -117,7 +129,7 @@ func TestRestoreIntoTheOtherEngine(t *testing.T) {
 			if got := fresh.registry().GetEngine(); got != to {
 				t.Errorf("the restored registry runs on %s, want %s", got, to)
 			}
-			for tag, image := range images {
+			for tag, image := range pushed {
 				must(t, fresh.pull(tag, image))
 			}
 			must(t, fresh.pull("new:v1", fresh.push("new:v1", 50_000, 1)))
@@ -132,7 +144,7 @@ const small = 64
 // go on, and with room again so do pushes.
 func TestFullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root to mount a small file system")
+		images.Skip(t, "needs root to mount a small file system")
 	}
 	var disk string
 	s := open(t, "embedded", func(initial *server.InitConfig, cfg *server.Config) {

@@ -86,11 +86,6 @@ func (f *flight) flies() error {
 	return nil
 }
 
-// readsByReplicas has replicas answer reads, too: they log them then.
-const readsByReplicas = "log: {level: info}"
-
-func (s *site) throughReplicas() bool { return string(s.cfg.Registry.Section) == readsByReplicas }
-
 // land sends and takes the rest; both must be whole. It returns where the upload
 // goes on.
 func (f *flight) land() (at string) {
@@ -121,11 +116,7 @@ func (f *flight) uploaded(at string) {
 // Neither a pause nor a stop cuts what is in flight, and nothing new passes
 // meanwhile: a pause lets it wait, up to a limit, and a stop refuses it.
 func TestInFlight(t *testing.T) {
-	short := func(_ *server.InitConfig, cfg *server.Config) { cfg.HoldLimit = shortHold }
-	each(t, inFlight, short)
-	t.Run("reads by replicas", func(t *testing.T) {
-		each(t, inFlight, short, func(_ *server.InitConfig, cfg *server.Config) { cfg.Registry.Section = []byte(readsByReplicas) })
-	})
+	each(t, inFlight, func(_ *server.InitConfig, cfg *server.Config) { cfg.HoldLimit = shortHold })
 }
 
 func inFlight(t *testing.T, s *site) {
@@ -156,6 +147,7 @@ func inFlight(t *testing.T, s *site) {
 		}
 		return nil
 	})
+	s.want(http.StatusServiceUnavailable, http.MethodGet, "/v2/", nil)
 	select {
 	case err := <-stopping:
 		t.Fatalf("the stop ended with requests in flight: %v", err)
@@ -188,17 +180,21 @@ func (s *site) stopping() <-chan error {
 
 // A stop waits for a download, too, that no replica is at.
 func TestStopWaitsForDownloads(t *testing.T) {
-	s := open(t, "docker")
+	each(t, stopWaitsForDownload, readsFromFiles)
+}
+
+func stopWaitsForDownload(t *testing.T, s *site) {
 	content, digest := blob(bigBlob)
 	s.upload("app", content, digest)
 	resp := s.download(digest)
 	ended := s.stopping()
 	s.until("no replica runs", func() error {
-		if left := s.containers(); len(left) > 0 {
+		if left := s.registry().GetReplicas(); len(left) > 0 {
 			return fmt.Errorf("%v run", left)
 		}
 		return nil
 	})
+	s.want(http.StatusServiceUnavailable, http.MethodGet, "/v2/", nil)
 	select {
 	case err := <-ended:
 		t.Fatalf("the stop ended with a download in flight: %v", err)

@@ -65,7 +65,7 @@ func (s *site) pull(what string, want v1.Image) error {
 }
 
 func TestPushAndPull(t *testing.T) {
-	each(t, func(t *testing.T, s *site) {
+	eachWay(t, func(t *testing.T, s *site) {
 		image := s.push("team/app:v1", 300_000, 3)
 		must(t, s.pull("team/app:v1", image))
 		index, err := random.Index(10_000, 2, 3)
@@ -156,7 +156,7 @@ func TestChunkedUpload(t *testing.T) {
 }
 
 func TestRanges(t *testing.T) {
-	each(t, func(t *testing.T, s *site) {
+	eachWay(t, func(t *testing.T, s *site) {
 		content, digest := blob(100_000)
 		s.upload("app", content, digest)
 		resp, part := s.do(http.MethodGet, "/v2/app/blobs/"+digest, nil, "Range", "bytes=1000-1999")
@@ -189,7 +189,7 @@ func TestMount(t *testing.T) {
 }
 
 func TestDelete(t *testing.T) {
-	each(t, func(t *testing.T, s *site) {
+	eachWay(t, func(t *testing.T, s *site) {
 		image := s.push("app:v1", 1000, 1)
 		kept := s.push("app:v2", 1000, 1)
 		digest, err := image.Digest()

@@ -153,24 +153,31 @@ func (s *site) shows(image, origin string) {
 
 // A collection frees what no image needs, and what came lately stays.
 func TestCollect(t *testing.T) {
-	each(t, func(t *testing.T, s *site) {
-		kept, gone := s.push("app:v1", 50_000, 2), s.push("app:v2", 50_000, 2)
-		digest, err := gone.Digest()
-		must(t, err)
-		must(t, remote.Delete(s.ref("app@"+digest.String()), s.options()...))
-		if r := s.collect(&pb.CollectGarbageRequest{}); r.GetBlobs() != 0 || r.GetSpared() != 4 {
-			t.Errorf("at once: %v", r)
-		}
-		dry := s.collect(&pb.CollectGarbageRequest{DryRun: true, MinAge: never})
-		r := s.collect(&pb.CollectGarbageRequest{MinAge: never})
-		if r.GetBlobs() != 4 || r.GetBytes() < 100_000 || r.GetBytes() != dry.GetBytes() {
-			t.Errorf("%v, the dry run said %v", r, dry)
-		}
-		must(t, s.pull("app:v1", kept))
-		// The same content comes again: no replica remembers that it was there.
-		must(t, remote.Write(s.ref("app:v2"), gone, s.options()...))
-		must(t, s.pull("app:v2", gone))
+	each(t, collects)
+	t.Run("replicas remember", func(t *testing.T) {
+		each(t, collects, func(_ *server.InitConfig, cfg *server.Config) {
+			cfg.Registry.Section = []byte(readsByReplicas + "\nstorage: {cache: {blobdescriptor: inmemory}}")
+		})
 	})
+}
+
+func collects(t *testing.T, s *site) {
+	kept, gone := s.push("app:v1", 50_000, 2), s.push("app:v2", 50_000, 2)
+	digest, err := gone.Digest()
+	must(t, err)
+	must(t, remote.Delete(s.ref("app@"+digest.String()), s.options()...))
+	if r := s.collect(&pb.CollectGarbageRequest{}); r.GetBlobs() != 0 || r.GetSpared() != 4 {
+		t.Errorf("at once: %v", r)
+	}
+	dry := s.collect(&pb.CollectGarbageRequest{DryRun: true, MinAge: never})
+	r := s.collect(&pb.CollectGarbageRequest{MinAge: never})
+	if r.GetBlobs() != 4 || r.GetBytes() < 100_000 || r.GetBytes() != dry.GetBytes() {
+		t.Errorf("%v, the dry run said %v", r, dry)
+	}
+	must(t, s.pull("app:v1", kept))
+	// The same content comes again: no replica remembers that it was there.
+	must(t, remote.Write(s.ref("app:v2"), gone, s.options()...))
+	must(t, s.pull("app:v2", gone))
 }
 
 // A push whose layers came before a collection ends after it.
@@ -221,7 +228,7 @@ func TestKilledReplicas(t *testing.T) {
 // to the one that has least to do. The replicas' own logs say who got which.
 func TestUploadAcrossReplicas(t *testing.T) {
 	s := open(t, "docker", func(_ *server.InitConfig, cfg *server.Config) {
-		cfg.Registry.Section = []byte("log: {accesslog: {disabled: false}}")
+		cfg.Registry.Section = []byte("log: {accesslog: {disabled: false}}") // which has them answer reads, too
 	})
 	content, digest := blob(1 << 20)
 	at := s.begin("app")

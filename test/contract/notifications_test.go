@@ -79,8 +79,7 @@ func TestNotifications(t *testing.T) {
 		t.Run(engine, func(t *testing.T) {
 			n, l := newNetwork(t, engine), &listener{}
 			url := strings.Replace(n.serve(l).URL, "://", "://hook:"+listenerPassword+"@", 1)
-			section := fmt.Sprintf(`log: {level: debug}
-notifications:
+			section := fmt.Sprintf(`notifications:
   endpoints:
     - {name: ci, url: '%s/hook', headers: {Authorization: ['%s']}, timeout: 5s, threshold: 100, backoff: 10ms, ignoredmediatypes: [application/octet-stream]}
 `, url, listenerToken)

@@ -21,8 +21,8 @@ const serverVariable = "TRUSTCAST_TEST_SERVER"
 
 // life is what a server in a process of its own is told.
 type life struct {
-	DataDir, Listen, Image string
-	Replicas               int
+	DataDir, Listen, Image, Section string
+	Replicas                        int
 }
 
 // portFile is the descriptor of the registry's port there.
@@ -48,14 +48,14 @@ func TestServerProcess(t *testing.T) {
 			}
 			return net.Listen(network, address)
 		},
-		Image: l.Image, Replicas: l.Replicas, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Version: "contract",
+		Image: l.Image, Replicas: l.Replicas, Registry: server.RegistryParameters{Section: []byte(l.Section)}, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Version: "contract",
 	}))
 }
 
 // startProcess is start with a process of its own; kill is kill -9.
 func (s *site) startProcess() (kill func()) {
 	s.t.Helper()
-	said, err := json.Marshal(life{DataDir: s.cfg.DataDir, Listen: s.cfg.RegistryListen, Image: s.cfg.Image, Replicas: s.cfg.Replicas})
+	said, err := json.Marshal(life{DataDir: s.cfg.DataDir, Listen: s.cfg.RegistryListen, Image: s.cfg.Image, Section: string(s.cfg.Registry.Section), Replicas: s.cfg.Replicas})
 	must(s.t, err)
 	port, err := s.port.lis.File()
 	must(s.t, err)

@@ -88,7 +88,7 @@ func TestCacheInRedis(t *testing.T) {
 		t.Run(engine, func(t *testing.T) {
 			n := newNetwork(t, engine)
 			r := startRedis(n)
-			section := fmt.Sprintf("storage: {cache: {blobdescriptor: redis}}\nredis: {addrs: ['%s'], password: %s, maxretries: 1, dialtimeout: 1s}", r.address, redisPassword)
+			section := readsByReplicas + "\n" + fmt.Sprintf("storage: {cache: {blobdescriptor: redis}}\nredis: {addrs: ['%s'], password: %s, maxretries: 1, dialtimeout: 1s}", r.address, redisPassword)
 			s := open(t, engine, n.with(section))
 			image := s.push("app:v1", 1000, 3)
 			must(t, s.pull("app:v1", image))

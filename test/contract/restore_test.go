@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/trustcast/trustcast/server"
-	"github.com/trustcast/trustcast/test/images"
 )
 
 // save writes a backup of a server that was ended.
@@ -66,11 +65,12 @@ func TestRestoreUnderReplicas(t *testing.T) {
 
 // On a new machine one command makes the volume and what is in it.
 func TestRestoreIntoANewVolume(t *testing.T) {
+	private(t)
 	s := open(t, "embedded")
 	image := s.push("app:v1", 50_000, 2)
 	s.end()
 	tar := s.save()
-	s.cfg.Image, s.cfg.Replicas = images.Registry(t), 2
+	s.runInContainers()
 	volume := "tcc-" + strings.ToLower(rand.Text()[:10])
 	t.Cleanup(func() { s.removeVolume(volume) })
 	s.cfg.DataDir = filepath.Join(filepath.Dir(s.cfg.DataDir), "new")

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"testing"
@@ -30,7 +31,6 @@ import (
 
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 	"github.com/trustcast/trustcast/server"
-	"github.com/trustcast/trustcast/test/images"
 )
 
 const (
@@ -58,7 +58,8 @@ type site struct {
 	logs *lines
 }
 
-// each runs a contract against a server of each engine.
+// each runs a contract against a server of each engine. Replicas in containers answer
+// reads, the embedded one leaves them to the server as by default.
 func each(t *testing.T, contract func(t *testing.T, s *site), set ...func(*server.InitConfig, *server.Config)) {
 	for _, engine := range engines {
 		t.Run(engine, func(t *testing.T) { contract(t, open(t, engine, set...)) })
@@ -71,7 +72,7 @@ func open(t *testing.T, engine string, set ...func(*server.InitConfig, *server.C
 	s := &site{t: t, engine: engine, logs: &lines{}}
 	dir, err := os.MkdirTemp("", "tcc") // short: a socket's path has 107 bytes at most
 	must(t, err)
-	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	t.Cleanup(func() { removed(t, dir) })
 	s.port = holdPort(t)
 	s.domain = "localhost:" + s.port.number()
 	initial := server.InitConfig{DataDir: filepath.Join(dir, "data"), Domain: s.domain, User: user, Password: password, EngineName: engine}
@@ -80,7 +81,7 @@ func open(t *testing.T, engine string, set ...func(*server.InitConfig, *server.C
 		Listen: s.port.listen, Log: slog.New(slog.NewTextHandler(s.logs, nil)), Version: "contract",
 	}
 	if engine == "docker" {
-		s.cfg.Image, s.cfg.Replicas = images.Registry(t), 2
+		s.runInContainers()
 		initial.Volume = "tcc-" + strings.ToLower(rand.Text()[:10])
 		t.Cleanup(func() { s.removeVolume(initial.Volume) })
 	}
@@ -92,6 +93,17 @@ func open(t *testing.T, engine string, set ...func(*server.InitConfig, *server.C
 	s.start()
 	s.meet()
 	return s
+}
+
+// removed removes a directory, which nothing of an ended server makes again.
+func removed(t *testing.T, dir string) {
+	t.Helper()
+	must(t, os.RemoveAll(dir))
+	var running strings.Builder
+	must(t, pprof.Lookup("goroutine").WriteTo(&running, 1))
+	if strings.Contains(running.String(), "TTLExpirationScheduler") { // a mirror's, which writes every five seconds
+		t.Errorf("%s may come again: what writes there has not ended\n%s", dir, &running)
+	}
 }
 
 // start runs the server until stop, or the end of the test.

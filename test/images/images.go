@@ -89,10 +89,13 @@ func Docker(t testing.TB) string {
 // shall run, none may be skipped unseen.
 const requireEnv = "TRUSTCAST_REQUIRE_DOCKER"
 
+// Required says whether no test may be skipped for want of an engine or a program.
+func Required() bool { return os.Getenv(requireEnv) == "1" }
+
 // Skip skips the test with the reason, or fails it where nothing may be skipped.
 func Skip(t testing.TB, why string) {
 	t.Helper()
-	if os.Getenv(requireEnv) == "1" {
+	if Required() {
 		t.Fatalf("%s is set, and this test %s", requireEnv, why)
 	}
 	t.Skip(why)

@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -39,7 +41,8 @@ type history struct {
 	reads  *direct.Reads
 	// blobs and manifests that were pushed somewhere, by digest.
 	blobs, manifests []string
-	// answered counts what was not left to the engine, by what was asked.
+	// answered counts what was not left to the engine, by what was asked, and by status;
+	// asked is the same of the engine's answers.
 	answered map[string]int
 	asked    map[string]int
 }
@@ -61,8 +64,10 @@ func TestAnswersAsTheEngine(t *testing.T) {
 					"":                h.read, // after each of the others
 				})
 			})
-			for _, what := range []string{"/v2/", "tag", "digest", "blob", "range", "unchanged"} {
+			for _, what := range slices.Sorted(maps.Keys(answered)) {
 				t.Logf("%-9s %5d of %5d answered directly, and as the engine", what, answered[what], asked[what])
+			}
+			for _, what := range []string{"/v2/", "tag", "digest", "blob", "range", "unchanged", "304", "412", "416", "multipart"} {
 				if answered[what] == 0 {
 					t.Errorf("%s: nothing was compared", what)
 				}
@@ -209,6 +214,9 @@ func (h *history) read(t *rapid.T) {
 		if rapid.IntRange(0, 3).Draw(t, "known") == 0 {
 			what = "unchanged"
 			known := rapid.SampledFrom(append([]string{"sha256:0", "*"}, slices.Concat(h.blobs, h.manifests)...)).Draw(t, "etag")
+			if own := path[strings.LastIndex(path, "/")+1:]; strings.HasPrefix(own, "sha256:") && rapid.Bool().Draw(t, "its own") {
+				known = own
+			}
 			if rapid.Bool().Draw(t, "quoted") {
 				known = `"` + known + `"`
 			}
@@ -221,14 +229,22 @@ func (h *history) read(t *rapid.T) {
 func (h *history) compare(t *rapid.T, r *http.Request, what string) {
 	byEngine, byReads := httptest.NewRecorder(), httptest.NewRecorder()
 	h.engine.ServeHTTP(byEngine, r.Clone(r.Context()))
-	h.asked[what]++
+	kinds := []string{what, strconv.Itoa(byEngine.Code)}
+	if multipart(byEngine.Header()) != "" {
+		kinds = append(kinds, "multipart")
+	}
+	for _, kind := range kinds {
+		h.asked[kind]++
+	}
 	if !h.reads.Answer(byReads, r) {
 		if len(byReads.Header()) > 0 || byReads.Body.Len() > 0 {
 			t.Fatalf("%s %s: left to the engine, and begun: %v", r.Method, r.URL, byReads.Header())
 		}
 		return
 	}
-	h.answered[what]++
+	for _, kind := range kinds {
+		h.answered[kind]++
+	}
 	if byEngine.Code != byReads.Code {
 		t.Fatalf("%s %s %v: %d, the engine answers %d", r.Method, r.URL, r.Header, byReads.Code, byEngine.Code)
 	}
