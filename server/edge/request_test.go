@@ -156,6 +156,9 @@ func TestMetrics(t *testing.T) {
 # HELP trustcast_edge_certificate_refusals_total Handshakes that clients ended because they do not trust the certificate.
 # TYPE trustcast_edge_certificate_refusals_total counter
 trustcast_edge_certificate_refusals_total 0
+# HELP trustcast_edge_direct_total Reads answered from the registry's files, without an endpoint.
+# TYPE trustcast_edge_direct_total counter
+trustcast_edge_direct_total 0
 # HELP trustcast_edge_endpoint_failing 1 while an endpoint fails and gets no requests.
 # TYPE trustcast_edge_endpoint_failing gauge
 trustcast_edge_endpoint_failing{endpoint="embedded-1"} 0
