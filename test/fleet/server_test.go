@@ -221,9 +221,11 @@ func (s *server) phaseTime(rotation int, phase string) (time.Time, error) {
 }
 
 // readByReplicas is an environment in which replicas answer what else is answered from
-// the registry's files: they log it.
+// the registry's files: they look after their health, and refuse when it fails. (A log
+// of requests would do, too, and would stand still, with them, while the engine that
+// takes it is away.)
 func readByReplicas(env []string) []string {
-	return append(slices.Clone(env), "REGISTRY_LOG_LEVEL=info")
+	return append(slices.Clone(env), "REGISTRY_HEALTH_STORAGEDRIVER_ENABLED=true")
 }
 
 // blobGets is how many blob GETs the edge has answered well since it started.
