@@ -45,7 +45,7 @@ test: ## run all tests that need neither root nor Docker, with the race detector
 	go test -race -timeout 15m $$(go list ./... | grep -vE '/test(/(explore|sim|mutants|crash|contract))?$$')
 	go test -race -timeout 15m -v ./test | $(FIGURES)
 	go test -timeout 15m -v ./test/contract | $(FIGURES)
-	go test -race -timeout 15m -v $(PROOFS) | $(FIGURES)
+	go test -race -timeout 25m -v $(PROOFS) | $(FIGURES)
 
 prove: ## prove the rotation in full: exploration, a simulated year, mutants, all crash points, fuzzing; no race detector
 	TRUSTCAST_PROVE=1 go test -count=1 -timeout 30m -v -run '$(or $(RUN),.)' $(PROOFS) | $(FIGURES)
