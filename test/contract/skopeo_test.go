@@ -85,6 +85,7 @@ func TestSkopeo(t *testing.T) {
 			must(t, err)
 			must(t, s.pull("team/multi@"+child.Digest.String(), want))
 		}
+		t.Logf("%s: %d MB in %d layers and an index of %d platforms went through go-containerregistry and skopeo, whole", s.engine, bigLayers*bigLayer/1_000_000, bigLayers, len(manifest.Manifests))
 	})
 }
 
