@@ -78,7 +78,6 @@ fuzz: ## run each fuzz target for FUZZTIME (30s), one after the other
 
 bench: ## measure beside the peers, in tables with goals (TABLE=auth: one); writes bench/results.md
 	go run ./bench $(if $(TABLE),-table $(TABLE))
-	$(if $(TABLE),,go run ./bench/footprint)
 
 bench-inner: ## run the Go benchmarks of the inner parts
 	go test -run '^$$' -bench . -benchmem ./...

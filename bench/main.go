@@ -32,6 +32,7 @@ var experiments = []struct {
 	{"auth", auth},
 	{"blobs", blobs},
 	{"idle", idle},
+	{"footprint", footprint},
 }
 
 func main() {

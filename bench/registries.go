@@ -39,8 +39,8 @@ type contender struct {
 	data   string
 }
 
-// trustcast starts ours with one user, the embedded engine unless args say otherwise.
-func (l *lab) trustcast(ctx context.Context, args ...string) (*contender, error) {
+// trustcast starts ours with one user and the embedded engine.
+func (l *lab) trustcast(ctx context.Context) (*contender, error) {
 	program, err := l.program(ctx, "trustcast")
 	if err != nil {
 		return nil, err
@@ -53,8 +53,8 @@ func (l *lab) trustcast(ctx context.Context, args ...string) (*contender, error)
 	if _, err := output(ctx, strings.NewReader(password), program, "init", "--domain", "localhost:5000", "--user", user, "--password-stdin", "--data-dir", data); err != nil {
 		return nil, err
 	}
-	p, err := l.start("trustcast", program, nil, append([]string{"server", "--data-dir", data,
-		"--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0", "--http-listen", "off", "--min-free", "0"}, args...)...)
+	p, err := l.start("trustcast", program, nil, "server", "--data-dir", data,
+		"--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0", "--http-listen", "off", "--min-free", "0")
 	if err != nil {
 		return nil, err
 	}

@@ -33,10 +33,8 @@ func (n *node) openRegistry(ctx context.Context) error {
 	switch {
 	case n.cfg.Engine != nil:
 		cfg.Engine = n.cfg.Engine
-	case n.cfg.EngineName == engineDocker:
-		err = n.openDocker(ctx, secret, &cfg)
 	default:
-		err = n.openEmbedded(ctx, secret, &cfg)
+		err = n.openEngine(ctx, secret, &cfg)
 	}
 	if err != nil {
 		return err
@@ -50,19 +48,27 @@ func (n *node) openRegistry(ctx context.Context) error {
 	return nil
 }
 
-func (n *node) openEmbedded(ctx context.Context, secret string, cfg *registry.Config) error {
+// openEngine makes one of the operator's parameters.
+func (n *node) openEngine(ctx context.Context, secret string, cfg *registry.Config) error {
 	given, err := n.registryParameters()
 	if err != nil {
 		return err
 	}
 	n.storage, n.direct = elsewhere(given), direct.New(n.layout.dir, given)
-	e, err := registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: n.layout.dir, HTTPSecret: secret, Parameters: given, Log: n.log})
-	if err != nil {
+	n.headers, n.redirects = given.Answers()
+	cfg.Driver, cfg.Purge, cfg.Cache = registry.Driver(given, n.layout.dir), given.Purge(), given.BlobCache()
+	if n.cfg.EngineName == engineDocker {
+		cfg.Image = cmp.Or(n.cfg.Image, registry.DefaultImage)
+		cfg.Engine, err = registry.NewDocker(ctx, registry.DockerConfig{
+			Domain: n.names[0].String(), Fleet: n.identity.FleetID(),
+			Volume: n.cfg.Volume, Root: n.layout.dir, Image: n.cfg.Image, Network: n.cfg.Network,
+			Parameters: given, HTTPSecret: secret, Log: n.log,
+		})
 		return err
 	}
-	cfg.Engine, n.embedded = e, e
-	cfg.Driver, cfg.Purge, cfg.Cache = registry.Driver(given, n.layout.dir), given.Purge(), given.BlobCache()
-	return nil
+	n.embedded, err = registry.NewEmbedded(ctx, registry.EmbeddedConfig{Root: n.layout.dir, HTTPSecret: secret, Parameters: given, Log: n.log})
+	cfg.Engine = n.embedded
+	return err
 }
 
 // elsewhere is the storage of images that are not in the data directory.
@@ -71,26 +77,6 @@ func elsewhere(s *parameters.Set) string {
 		return driver
 	}
 	return ""
-}
-
-func (n *node) openDocker(ctx context.Context, secret string, cfg *registry.Config) error {
-	given, err := n.registryParameters()
-	if err != nil {
-		return err
-	}
-	n.storage, n.direct = elsewhere(given), direct.New(n.layout.dir, given)
-	n.headers, n.redirects = given.Answers()
-	d, err := registry.NewDocker(ctx, registry.DockerConfig{
-		Domain: n.names[0].String(), Fleet: n.identity.FleetID(),
-		Volume: n.cfg.Volume, Root: n.layout.dir, Image: n.cfg.Image, Network: n.cfg.Network,
-		Parameters: given, HTTPSecret: secret, Log: n.log,
-	})
-	if err != nil {
-		return err
-	}
-	cfg.Engine, cfg.Image = d, cmp.Or(n.cfg.Image, registry.DefaultImage)
-	cfg.Driver, cfg.Purge, cfg.Cache = registry.Driver(given, n.layout.dir), given.Purge(), given.BlobCache()
-	return nil
 }
 
 // checkVolume: the docker engine needs one, and no other engine has one.

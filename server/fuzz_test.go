@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/trustcast/trustcast/certs"
-	"github.com/trustcast/trustcast/internal/printable"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 	"github.com/trustcast/trustcast/server/authority"
 	"github.com/trustcast/trustcast/server/fleet"
@@ -61,21 +60,6 @@ func FuzzReport(f *testing.F) {
 		host := hostStatus(identity.Host{ID: "id", Name: "name"}, fleet.State{Evidence: &e, Details: d, Present: true}, authority.Verdict{})
 		if _, err := proto.Marshal(&pb.Status{Hosts: []*pb.Host{host}}); err != nil {
 			t.Errorf("the status cannot be sent: %v", err)
-		}
-	})
-}
-
-// FuzzClip is for bytes that no protobuf string lets through.
-func FuzzClip(f *testing.F) {
-	for _, s := range []string{"", "plain", "caf\u00e9", "\x00\x1b[31m", "\xff\xfe", "\u00e9\xe2\x82", "\u202e\u2066\ufeff"} {
-		f.Add(s, 5)
-	}
-	f.Fuzz(func(t *testing.T, s string, most int) {
-		most &= 1023
-		got := printable.Clip(s, most)
-		fit(t, "text", got, most)
-		if again := printable.Clip(got, most); again != got {
-			t.Errorf("%q becomes %q, then %q", s, got, again)
 		}
 	})
 }

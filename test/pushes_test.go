@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"sync"
 	"testing"
@@ -15,6 +14,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/trustcast/trustcast/test/images"
 )
 
 // pushes are those of some clients at once, which go on until end.
@@ -164,7 +165,7 @@ func pullDigest(ref name.Digest, options []remote.Option) (manifests int, err er
 		if err != nil {
 			return 0, err
 		}
-		return 1, readAll(image)
+		return 1, images.Whole(image)
 	}
 	index, err := d.ImageIndex()
 	if err != nil {
@@ -183,27 +184,4 @@ func pullDigest(ref name.Digest, options []remote.Option) (manifests int, err er
 		manifests += n
 	}
 	return manifests, nil
-}
-
-// readAll reads the configuration and every layer of an image, which checks their
-// digests.
-func readAll(image v1.Image) error {
-	if _, err := image.RawConfigFile(); err != nil {
-		return err
-	}
-	layers, err := image.Layers()
-	if err != nil {
-		return err
-	}
-	for _, layer := range layers {
-		r, err := layer.Compressed()
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(io.Discard, r)
-		if err := errors.Join(err, r.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
 }

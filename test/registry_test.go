@@ -33,6 +33,7 @@ import (
 	"github.com/trustcast/trustcast/server/records"
 	"github.com/trustcast/trustcast/server/registry"
 	"github.com/trustcast/trustcast/server/users"
+	"github.com/trustcast/trustcast/test/images"
 )
 
 const (
@@ -195,7 +196,7 @@ func (c client) tryPull(ref name.Tag, want v1.Image) error {
 	if gotDigest != wantDigest {
 		return fmt.Errorf("%s is %s, pushed was %s", ref, gotDigest, wantDigest)
 	}
-	return readAll(got)
+	return images.Whole(got)
 }
 
 func TestPushAndPullBehindTheEdge(t *testing.T) {

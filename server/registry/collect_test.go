@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -19,6 +18,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/trustcast/trustcast/test/images"
 )
 
 // shelf is a registry with images in it, for collections.
@@ -72,21 +73,7 @@ func (s *shelf) whole(what string) error {
 	if err != nil {
 		return err
 	}
-	layers, err := image.Layers()
-	if err != nil {
-		return err
-	}
-	for _, layer := range layers {
-		content, err := layer.Compressed()
-		if err != nil {
-			return err
-		}
-		if _, err := io.Copy(io.Discard, content); err != nil {
-			return err
-		}
-	}
-	_, err = image.RawConfigFile()
-	return err
+	return images.Whole(image)
 }
 
 // mount has a repository take a blob over from another one, as a push does.

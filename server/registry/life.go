@@ -223,7 +223,7 @@ func hold(ctx context.Context, turn chan struct{}) (release func(), err error) {
 	}
 }
 
-// say notes what is under way.
+// setBusy notes what is under way, in words; empty: nothing.
 func (r *Registry) setBusy(what string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

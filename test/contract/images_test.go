@@ -6,9 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,6 +16,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/trustcast/trustcast/test/images"
 )
 
 // push makes a random image and pushes it.
@@ -46,22 +46,7 @@ func (s *site) pull(what string, want v1.Image) error {
 	if gotDigest != wantDigest {
 		return fmt.Errorf("%s is %s, pushed was %s", what, gotDigest, wantDigest)
 	}
-	layers, err := got.Layers()
-	if err != nil {
-		return err
-	}
-	for _, layer := range layers {
-		content, err := layer.Compressed()
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(io.Discard, content) // which checks the digest
-		if err := errors.Join(err, content.Close()); err != nil {
-			return err
-		}
-	}
-	_, err = got.RawConfigFile()
-	return err
+	return images.Whole(got)
 }
 
 func TestPushAndPull(t *testing.T) {

@@ -88,8 +88,7 @@ func (o *outage) begin(t *testing.T) {
 	argv := []string{o.run.path("bin", "trustcast"), "init", "--domain", domain, "--user", user, "--password-stdin", "--engine", "docker", "--volume", "data", "--data-dir", o.server.dataDir}
 	_, err := o.run.output(t.Context(), o.engine.dockerHost(), password+"\n", argv...)
 	must(t, err)
-	must(t, o.server.start("trustcast", readByReplicas(o.engine.dockerHost()), "--replicas", strconv.Itoa(engineReplicas), "--registry-image", o.image))
-	must(t, until(engineBack, "the registry is whole", o.whole))
+	o.startServer(t, readByReplicas(o.engine.dockerHost()))
 }
 
 // killEngine is kill -9. Its containerd dies with it, its containers do not.
@@ -101,17 +100,31 @@ func (o *outage) killEngine(t *testing.T) {
 	must(t, os.RemoveAll(o.engine.path("exec", "containerd", "containerd.pid")))
 }
 
+// startServer starts it on the engine, with a registry that is whole.
+func (o *outage) startServer(t *testing.T, env []string) {
+	t.Helper()
+	must(t, o.server.start("trustcast", env, "--replicas", strconv.Itoa(engineReplicas), "--registry-image", o.image))
+	must(t, until(engineBack, "the registry is whole", o.whole))
+}
+
+// killUnderLoad kills the engine while requests and pulls go on. It returns what the
+// server says from then on, the replicas of before, and the pulls.
+func (o *outage) killUnderLoad(t *testing.T) (said *spoken, before []string, loops *pulls) {
+	t.Helper()
+	said, before = o.listen(t), o.replicas(t)
+	loops = startPulls(appImage, o.hosts)
+	t.Cleanup(loops.halt)
+	o.asks.start(t)
+	loops.waitMore(t, 1)
+	o.killEngine(t)
+	said.wait(t, "the Docker engine is gone", 1)
+	return said, before, loops
+}
+
 // testReplicasEndWithTheReturn: containers do not need their engine, but one without
 // live-restore ends what it finds when it starts.
 func (o *outage) testReplicasEndWithTheReturn(t *testing.T) {
-	said := o.listen(t)
-	before := o.replicas(t)
-	pulls := startPulls(appImage, o.hosts)
-	t.Cleanup(pulls.halt)
-	o.asks.start(t)
-	pulls.waitMore(t, 1)
-	o.killEngine(t)
-	said.wait(t, "the Docker engine is gone", 1)
+	said, before, pulls := o.killUnderLoad(t)
 	o.asks.waitServed(t, 10)
 	pulls.waitMore(t, 2)
 	must(t, o.engine.startEngine())
@@ -171,18 +184,10 @@ func (o *outage) testReplicasLive(t *testing.T) {
 	must(t, o.engine.stopEngine())
 	must(t, os.WriteFile(o.engine.path("etc-docker", "daemon.json"), []byte(`{"live-restore": true}`), 0o600))
 	must(t, o.engine.startEngine())
-	must(t, o.server.start("trustcast", readByReplicas(o.engine.dockerHost()), "--replicas", strconv.Itoa(engineReplicas), "--registry-image", o.image))
-	must(t, until(engineBack, "the registry is whole", o.whole))
+	o.startServer(t, readByReplicas(o.engine.dockerHost()))
 	o.waitTrusted(t, time.Minute)
 
-	said := o.listen(t)
-	before := o.replicas(t)
-	pulls := startPulls(appImage, o.hosts)
-	t.Cleanup(pulls.halt)
-	o.asks.start(t)
-	pulls.waitMore(t, 1)
-	o.killEngine(t)
-	said.wait(t, "the Docker engine is gone", 1)
+	said, before, pulls := o.killUnderLoad(t)
 	pulls.waitMore(t, 2)
 	must(t, o.engine.startEngine())
 	said.wait(t, "the Docker engine is back", 1)
@@ -202,8 +207,7 @@ func (o *outage) testReplicasLive(t *testing.T) {
 // on without an engine and without a replica.
 func (o *outage) testReadsNeedNobody(t *testing.T) {
 	must(t, o.server.stop())
-	must(t, o.server.start("trustcast", o.engine.dockerHost(), "--replicas", strconv.Itoa(engineReplicas), "--registry-image", o.image))
-	must(t, until(engineBack, "the registry is whole", o.whole))
+	o.startServer(t, o.engine.dockerHost())
 	o.waitTrusted(t, time.Minute)
 	said := o.listen(t)
 	pids := o.replicaPIDs(t)

@@ -3,9 +3,7 @@
 package fleet_test
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -16,6 +14,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/trustcast/trustcast/test/images"
 )
 
 // pushTries is how often a client pushes before the push counts as lost.
@@ -106,20 +106,5 @@ func whole(transport http.RoundTripper, image string, pushed push) error {
 	if id, err := got.ConfigName(); err != nil || id.String() != pushed.id {
 		return fmt.Errorf("it is the image %s, made was %s (%w)", id, pushed.id, err)
 	}
-	layers, err := got.Layers()
-	if err != nil {
-		return err
-	}
-	for _, layer := range layers {
-		content, err := layer.Compressed()
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(io.Discard, content) // which checks the digest
-		if err := errors.Join(err, content.Close()); err != nil {
-			return err
-		}
-	}
-	_, err = got.RawConfigFile()
-	return err
+	return images.Whole(got)
 }

@@ -2,7 +2,6 @@ package parameters
 
 import (
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/distribution/distribution/v3/configuration"
@@ -25,16 +24,24 @@ func (s *Set) PlainReads() (headers http.Header, plain bool) {
 	case s.driver() != filesystem, c.Proxy.RemoteURL != "", len(c.Notifications.Endpoints) > 0, len(c.Middleware) > 0, checks, s.logsReads(c):
 		return nil, false
 	}
-	headers = http.Header{}
-	for name, values := range c.HTTP.Headers {
-		if slices.Contains(answered, http.CanonicalHeaderKey(name)) {
+	headers = operators(c)
+	for _, name := range answered {
+		if headers[name] != nil {
 			return nil, false // what becomes of both is distribution's business
-		}
-		for _, v := range values {
-			headers.Add(name, v)
 		}
 	}
 	return headers, true
+}
+
+// operators are the headers that the operator gave for all answers, as clients get them.
+func operators(c *configuration.Configuration) http.Header {
+	headers := http.Header{}
+	for name, values := range c.HTTP.Headers {
+		for _, v := range values {
+			headers.Add(name, strings.TrimSpace(v))
+		}
+	}
+	return headers
 }
 
 // logsReads says whether the registry's log has a line for each request.
@@ -49,12 +56,6 @@ func (s *Set) Answers() (headers http.Header, redirects bool) {
 	if err != nil { // Parse has read it
 		return nil, false
 	}
-	headers = http.Header{}
-	for name, values := range c.HTTP.Headers {
-		for _, v := range values {
-			headers.Add(name, strings.TrimSpace(v))
-		}
-	}
 	far := s.driver() != filesystem && s.driver() != "inmemory" || len(c.Middleware["storage"]) > 0
-	return headers, far && !s.flag("storage.redirect.disable")
+	return operators(c), far && !s.flag("storage.redirect.disable")
 }
