@@ -70,7 +70,7 @@ func TestAdoptedFormat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for format, says := range map[int]string{stateFormat: "", adoptedFormat: "", adoptedFormat + 1: "newer agent"} {
+	for format, says := range map[int]string{stateFormat: "", adoptedFormat: "", runtimesFormat: "", runtimesFormat + 1: "newer agent"} {
 		if err := s.write(identityFile, enrolment{Format: format, Name: "web-1"}); err != nil {
 			t.Fatal(err)
 		}

@@ -1,301 +1,291 @@
-// Package agent keeps a Docker host's trust in step with its server: it joins,
+// Package agent keeps a Docker host's trust in step with its servers: it joins,
 // holds a stream, installs the bundle that is wanted, proves that it works and
-// says so.
+// says so, for each membership by itself.
 //
-// One loop owns all state and asks one pure question (Decide): is what I have
-// what is wanted? Gossip, the slow timer and file events only wake it. It knows
-// no phases of a rotation, and trusts nobody but the server of its enrolment.
-// Run starts all goroutines and awaits them.
+// A membership's loop owns all its state and asks one pure question (Decide): is
+// what I have what is wanted? Gossip, the slow timer and file events only wake it.
+// It knows no phases of a rotation, and trusts nobody but the server of its
+// enrolment. Run starts all goroutines and awaits them.
 package agent
 
 import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
-	"os"
-	"sync"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"github.com/trustcast/trustcast/agent/install"
-	"github.com/trustcast/trustcast/certs"
-	"github.com/trustcast/trustcast/internal/gossip"
-	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
 const (
-	defaultCertsDir = "/etc/docker/certs.d"
-	defaultGossip   = ":7947"
-	off             = "off"
-
-	// defaultKeepalive finds dead connections (DESIGN §7).
-	defaultKeepalive = 30 * time.Second
-
-	// defaultTick until the server says otherwise.
-	defaultTick = 60 * time.Second
-	// retryFirst is how soon evidence that was not good is tried again; it
-	// doubles up to the tick.
-	retryFirst = time.Second
-	// shakeEvery is how many ticks a good handshake is believed while nothing
-	// changes.
-	shakeEvery = 10
-	// maxNames bounds the names of a registry.
-	maxNames = 100
+	// lookAfter something happened in the data directory it is looked at: most of it
+	// is a membership's own writing, several files at once.
+	lookAfter = 50 * time.Millisecond
+	// lookEvery when there is no membership whose ticks do it.
+	lookEvery = 10 * time.Second
 )
 
-// agent is a running agent. Its loop owns all of it but link and gossip, which
-// are safe for concurrent use, and the identity, see identity.
+// agent is the process: it serves the memberships of this host, each by itself, and
+// notices those that come and go. Its loop owns all of it.
 type agent struct {
-	cfg   Config
-	store store
-	log   *slog.Logger
-
-	enrolment enrolment
-	names     []certs.Name
-	docker    install.Docker
-	owned     install.Owned
-	bundle    certs.Bundle // accepted last; no roots before the first
-	ring      ring         // of gossip, taken last
-	wanted    wanted       // newest from the server; zero before the first
-	newest    *pb.Wanted   // the newest offer, accepted or not; nil before the first
-	refused   string       // why the newest offer was refused; "" when it was not
-	missing   string       // why the bundle is not on disk; "" when it is
-	// considered is the revision of the newest offer, accepted or not; 0: none.
-	considered uint64
-	boot       uint64
-	sequence   uint64
-	proof      proof
-	retry      time.Duration // next wait after evidence that was not good
-	shown      Status        // as written last
-
-	link   *link
-	gossip *gossip.Member // nil when off
-	drift  chan struct{}  // one slot: look at the files
-
-	changing sync.Mutex // held while the identity file is changed
+	cfg  Config
+	log  *slog.Logger
+	run  *errgroup.Group
+	all  map[string]*seat // that are served, by their directories
+	news chan struct{}    // one slot: look for what changed
+	// files has one slot, too: so does what happened in the data directory, a
+	// little later.
+	files    chan struct{}
+	watched  map[string]bool
+	joining  *Config // the membership that Run was told to join; nil for none
+	starting bool    // the first look, for whose memberships Ready waits
+	joined   bool    // a look found a membership
+	shown    int     // how many memberships people were told of; -1: nothing yet
+	ready    bool
 }
 
-// wanted is the newest state from the server, vetted.
-type wanted struct {
-	revision, rotation uint64
-	leaves             []leaf
-	fallback           string
-}
-
-// proof is the last handshakes, believed for a while.
-type proof struct {
-	revision    uint64
-	fingerprint certs.Fingerprint
-	probe, live certs.Outcome
-	problem     string
-	ticks       int
-}
-
-func (cfg Config) withDefaults() Config {
-	if cfg.DockerCertsDir == "" {
-		cfg.DockerCertsDir = defaultCertsDir
-	}
-	if cfg.GossipListen == "" {
-		cfg.GossipListen = defaultGossip
-	}
-	if cfg.Keepalive == 0 {
-		cfg.Keepalive = defaultKeepalive
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Dial == nil {
-		cfg.Dial = (&net.Dialer{}).DialContext
-	}
-	if cfg.WatchFile == nil {
-		cfg.WatchFile = watchDir
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if cfg.Name == "" {
-		cfg.Name = defaultName()
-	}
-	return cfg
-}
-
-// Run keeps the host in step until ctx ends. It joins first when it has a token
-// and no identity. The server may be away for as long as it likes: the last-good
-// state is installed and kept meanwhile.
+// Run keeps the host in step with each server that it has joined until ctx ends. It
+// joins first when it has a token and no identity of that server. The servers may be
+// away for as long as they like: the last-good state is installed and kept meanwhile.
+//
+// What is wrong with one membership does not touch the others: it is logged, shown by
+// ReadAll, and tried again. With only one, it is the error of Run.
 func Run(ctx context.Context, cfg Config) error {
-	a, release, err := open(ctx, cfg.withDefaults())
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil // stopped while it joined: the same line joins later
-	case err != nil:
+	cfg = cfg.withDefaults()
+	s, err := openStore(cfg.DataDir)
+	if err != nil {
 		return err
 	}
-	defer release()
-	if a.boot, err = a.store.nextBoot(); err != nil {
+	unlock, err := s.take(runFile)
+	if err != nil {
 		return err
 	}
-	a.link = newLink(a)
-	a.startGossip()
-
+	defer unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.loop(ctx) })
-	g.Go(func() error { return a.link.run(ctx) })
-	if a.gossip != nil {
-		g.Go(func() error { return a.gossip.Run(ctx) })
+	a := &agent{
+		cfg: cfg, log: cfg.Log, run: g, all: map[string]*seat{}, watched: map[string]bool{}, starting: true, shown: -1,
+		news: make(chan struct{}, 1), files: make(chan struct{}, 1),
 	}
-	g.Go(func() error { return a.watch(ctx) })
+	g.Go(func() error {
+		defer cancel()
+		return a.tend(ctx)
+	})
 	return g.Wait()
 }
 
-// open takes the data directory, joins if needed and loads what was trusted.
-func open(ctx context.Context, cfg Config) (a *agent, release func(), err error) {
-	s, err := openStore(cfg.DataDir)
-	if err != nil {
-		return nil, nil, err
-	}
-	unlock, err := s.lock()
-	if err != nil {
-		return nil, nil, err
-	}
-	a = &agent{cfg: cfg, store: s, log: cfg.Log, docker: install.Docker{Dir: cfg.DockerCertsDir}, drift: make(chan struct{}, 1)}
-	if err := a.enter(ctx); err != nil {
-		unlock()
-		return nil, nil, err
-	}
-	return a, unlock, nil
-}
-
-// enter makes sure that this machine is a host of a fleet, and loads its state.
-func (a *agent) enter(ctx context.Context) error {
-	if err := a.store.sweep(); err != nil {
-		return err
-	}
-	joined, err := a.store.read(identityFile, &a.enrolment)
-	if err != nil {
-		return err
-	}
-	if joined {
-		if err := a.checkJoin(); err != nil {
+// tend serves what is there until ctx ends, or nothing is there any more.
+func (a *agent) tend(ctx context.Context) error {
+	if a.cfg.Token != "" {
+		one, err := a.cfg.joining()
+		if err != nil {
 			return err
 		}
-		if err := a.store.settlePending(a.enrolment); err != nil {
-			return err
-		}
-		return a.load()
+		a.joining = &one
 	}
-	if err := a.docker.Check(); err != nil {
-		return err // before the token is used up
+	var alive <-chan time.Time
+	if a.cfg.Alive != nil {
+		ticker := time.NewTicker(a.cfg.AliveEvery)
+		defer ticker.Stop()
+		alive = ticker.C
 	}
-	if a.enrolment, err = enroll(ctx, a.cfg, a.store); err != nil {
-		return err
-	}
-	a.log.Info("joined", "host", a.enrolment.Name, "domain", a.enrolment.Domain, "fleet", a.enrolment.FleetID)
-	return a.load()
-}
-
-// load reads the last-good state.
-func (a *agent) load() error {
-	var o owned
-	if _, err := a.store.read(ownedFile, &o); err != nil {
-		return err
-	}
-	a.owned, a.ring = o.Owned, a.enrolment.Gossip
-	var t trusted
-	ok, err := a.store.read(trustedFile, &t)
-	if err != nil {
-		return err
-	}
-	if _, err := parseNames(a.enrolment.Domain, nil); err != nil {
-		return a.store.damaged(identityFile, err)
-	}
-	if a.names, err = parseNames(a.enrolment.Domain, t.Names); err != nil {
-		return a.store.damaged(trustedFile, err)
-	}
-	if !ok {
-		return nil
-	}
-	if a.bundle, err = t.bundle(); err != nil {
-		return a.store.damaged(trustedFile, err)
-	}
-	a.wanted.revision, a.wanted.rotation, a.wanted.fallback = t.Revision, t.Rotation, t.Registry
-	if len(t.Gossip.Keys) > 0 {
-		a.ring = t.Gossip
-	}
-	return nil
-}
-
-// loop owns the state: each turn takes the newest wanted state if there is one,
-// brings the disk to it, proves it and reports.
-func (a *agent) loop(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
-		ticked := false
-		var offer *pb.Wanted
+		if err := a.look(ctx); err != nil {
+			return err
+		}
+		if len(a.all) == 0 && !a.cfg.AwaitJoin {
+			return a.nothing()
+		}
+		a.starting = false
+		a.tellServed()
+		a.tellReady()
+		if !a.wait(ctx, alive) {
+			return nil
+		}
+	}
+}
+
+// wait ends when there is a reason to look again; false when ctx has.
+func (a *agent) wait(ctx context.Context, alive <-chan time.Time) bool {
+	var soon, slow <-chan time.Time
+	if len(a.all) == 0 {
+		slow = time.After(lookEvery)
+	}
+	for {
 		select {
 		case <-ctx.Done():
-			a.showStopped()
-			return nil
-		case <-a.link.offers.nudge:
-			offer = a.link.offers.take()
-		case <-a.link.asked: // a new stream wants its first report
-		case <-a.drift:
-		case <-timer.C:
-			ticked = true
+			return false
+		case <-a.news:
+			return true
+		case <-soon:
+			return true
+		case <-slow:
+			return true
+		case <-a.files:
+			if soon == nil {
+				soon = time.After(lookAfter)
+			}
+		case now := <-alive:
+			if a.turning(now) {
+				a.cfg.Alive()
+			}
 		}
-		again := a.turn(ctx, offer, ticked)
-		timer.Reset(again)
 	}
 }
 
-// turn is one pass of the loop; it returns when the next one is due.
-func (a *agent) turn(ctx context.Context, offer *pb.Wanted, ticked bool) time.Duration {
-	if ticked {
-		a.proof.ticks++
+// look serves each membership that is new and lets go of each that is to be left.
+func (a *agent) look(ctx context.Context) error {
+	a.watch(ctx, a.cfg.DataDir)
+	if (store{a.cfg.DataDir}).has(registriesDir) {
+		a.watch(ctx, filepath.Join(a.cfg.DataDir, registriesDir))
 	}
-	problem := a.reconcile(offer)
-	proving := a.link.until(ctx)
-	evidence := a.prove(proving, problem)
-	if proving.Err() != nil {
-		return 0 // a newer offer cut the handshakes short: they are evidence of nothing
+	for dir, s := range a.all {
+		if s.over() {
+			delete(a.all, dir)
+			called := s.called
+			if s := (store{dir}); s.has(leavingFile) || !s.has(identityFile) && a.joined {
+				a.log.Info("left", "registry", called)
+			}
+		}
 	}
-	a.show(evidence)
-	a.link.reports.put(&answer{report: a.report(evidence), revision: a.considered})
-	tick := a.tick()
-	if evidence.Problem == "" && !bad(evidence.Probe) && !bad(evidence.Live) {
-		a.retry = retryFirst
-		return tick
-	}
-	wait := min(a.retry, tick)
-	a.retry = min(max(2*a.retry, retryFirst), tick)
-	return max(wait, retryFirst)
-}
-
-func bad(o certs.Outcome) bool { return o != certs.OK && o != certs.NotTried }
-
-func (a *agent) tick() time.Duration { return a.link.pace().tick }
-
-func defaultName() string {
-	name, err := os.Hostname()
+	dirs, err := seats(a.cfg.DataDir)
 	if err != nil {
-		return ""
+		return err
 	}
-	return hostName(name)
-}
-
-// watch nudges the loop when something happens where our files are. Without
-// events, the tick finds drift.
-func (a *agent) watch(ctx context.Context) error {
-	err := a.cfg.WatchFile(ctx, a.cfg.DockerCertsDir, func() {
-		select {
-		case a.drift <- struct{}{}:
-		default:
+	a.joined = a.joined || len(dirs) > 0
+	if a.starting && a.joining != nil && !slices.Contains(dirs, a.joining.DataDir) {
+		dirs = append(dirs, a.joining.DataDir)
+	}
+	for _, dir := range dirs {
+		s, leaving := a.all[dir], store{dir}.leaving()
+		switch {
+		case s == nil && !leaving:
+			a.serve(ctx, dir, len(dirs) > 1)
+		case s != nil && leaving:
+			s.stop()
 		}
-	})
-	if err != nil && ctx.Err() == nil {
-		a.log.Warn("changes of files are found by the slow check alone", "err", fmt.Errorf("watch %s: %w", a.cfg.DockerCertsDir, err))
 	}
 	return nil
+}
+
+// watch nudges when something happens in dir. Without events, the ticks of the
+// memberships do.
+func (a *agent) watch(ctx context.Context, dir string) {
+	if a.watched[dir] {
+		return
+	}
+	a.watched[dir] = true
+	a.run.Go(func() error {
+		if err := a.cfg.WatchFile(ctx, dir, func() { nudge(a.files) }); err != nil && ctx.Err() == nil {
+			a.log.Warn("registries that are joined or left are found by the slow check alone", "err", fmt.Errorf("watch %s: %w", dir, err))
+		}
+		return nil
+	})
+}
+
+// nothing is left to serve, or there never was anything.
+func (a *agent) nothing() error {
+	dirs, err := seats(a.cfg.DataDir)
+	switch {
+	case err != nil:
+		return err
+	case len(dirs) > 0 && a.starting:
+		return errUnfinished
+	case a.starting:
+		return a.cfg.notJoined()
+	case !a.joined:
+		return nil // it could not join, and the membership's error says why
+	}
+	a.log.Info("this host has left its last registry: nothing is left to do")
+	return nil
+}
+
+// serve begins to serve a membership, of several or not.
+func (a *agent) serve(ctx context.Context, dir string, several bool) {
+	cfg := a.cfg.at(dir)
+	if a.starting && a.joining != nil && a.joining.DataDir == dir {
+		cfg = *a.joining
+	}
+	n := 0
+	for dir != a.cfg.DataDir && (n == 0 || a.taken(n)) {
+		n++
+	}
+	e, _ := namesAt(dir)
+	called := firstOf(e.Domain, cfg.Server, filepath.Base(dir))
+	if several {
+		cfg.Log = cfg.Log.With("registry", called)
+	}
+	if !a.starting {
+		a.log.Info("joined", "registry", called, "server", e.Server, "host", e.Name)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	s := newSeat(cfg.gossipFor(n), n, cancel, func() { nudge(a.news) })
+	s.first, s.called = a.starting, called
+	a.all[dir] = s
+	a.run.Go(func() error {
+		defer cancel()
+		return s.keep(ctx)
+	})
+}
+
+func (a *agent) taken(n int) bool {
+	for _, s := range a.all {
+		if s.n == n {
+			return true
+		}
+	}
+	return false
+}
+
+// tellServed says how many registries are served, when that has changed.
+func (a *agent) tellServed() {
+	n := len(a.all)
+	if n == a.shown {
+		return
+	}
+	a.shown = n
+	if n == 0 {
+		a.log.Info("waiting for `trustcast-agent join`: this host has joined no registry")
+	}
+	if a.cfg.Serves != nil {
+		a.cfg.Serves(n)
+	}
+}
+
+// tellReady says so, once, when each membership of the start has been tried.
+func (a *agent) tellReady() {
+	if a.ready || a.cfg.Ready == nil {
+		return
+	}
+	for _, s := range a.all {
+		if s.first && !closed(s.tried) {
+			return
+		}
+	}
+	a.ready = true
+	a.cfg.Ready()
+}
+
+// turning asks every loop for a sign of life, and says whether none has failed to give
+// one for too long.
+func (a *agent) turning(now time.Time) bool {
+	all := true
+	for dir, s := range a.all {
+		if !s.beats(now) {
+			all = false
+			a.log.Error("the loop of a membership hangs", "dir", dir, "since", s.beaten)
+		}
+	}
+	return all
+}
+
+// nudge fills a channel of one slot.
+func nudge(slot chan<- struct{}) {
+	select {
+	case slot <- struct{}{}:
+	default:
+	}
 }

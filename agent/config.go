@@ -11,20 +11,30 @@ import (
 
 // Config is everything that an agent can be told.
 type Config struct {
-	// DataDir keeps identity and last-good state (0700). The command's default
-	// is /var/lib/trustcast-agent.
+	// DataDir keeps identity and last-good state (0700) of each membership: the
+	// first one's are in it, further ones in DataDir/registries/SERVER. The
+	// command's default is /var/lib/trustcast-agent.
 	DataDir string
 	// Server is the HOST:PORT to join; only needed with a token, remembered
 	// afterwards.
 	Server string
-	// Token is a join token; ignored with an identity present.
+	// Token is a join token; ignored with an identity of that server present.
 	Token string
+	// AwaitJoin has Run wait for a Join where it would say that this machine has
+	// not joined a fleet.
+	AwaitJoin bool
 	// Name is the wanted host name. Default: the system's host name.
 	Name string
-	// DockerCertsDir is where Docker looks. Default /etc/docker/certs.d.
+	// DockerCertsDir is where Docker looks. Default /etc/docker/certs.d below Root.
 	DockerCertsDir string
+	// Runtimes to install for, see install.Places; nil: Docker alone. Only Run and
+	// Join heed it; others take what it was then.
+	Runtimes []string
+	// Root is where other runtimes are looked for; "": "/". Tests give a directory.
+	Root string
 	// GossipListen is for this member, TCP and UDP. Default ":7947"; "off"
-	// turns gossip off. A port that is taken is a warning, never fatal.
+	// turns gossip off. A port that is taken is a warning, never fatal. The nth
+	// further membership listens on the nth port after it.
 	GossipListen string
 	// GossipEvery is gossip.Config.ProbeEvery. Default 1 s; simulations of
 	// months take hours.
@@ -46,10 +56,29 @@ type Config struct {
 	// WatchFile wakes the agent when something happens in a directory; nil:
 	// fsnotify. It returns when ctx ends.
 	WatchFile func(ctx context.Context, dir string, changed func()) error
+	// Resting is called when the agent has had nothing to do for a few seconds, and
+	// again every 30 s until it has. The command gives memory back then, so that
+	// no garbage is collected while work waits. Default: nothing.
+	Resting func()
+	// Ready is called once, when Run has put the last-good state of every membership
+	// on disk, or has failed to: it waits for no server, unless Run joins. Default:
+	// nothing.
+	Ready func()
+	// Serves is called before Ready and with each change: so many registries are kept
+	// right. Default: nothing.
+	Serves func(registries int)
+	// Alive is called every 5 s, or every AliveEvery where that is less, while every
+	// membership's loop turns. One that has not for a minute ends that. Default: nothing.
+	Alive      func()
+	AliveEvery time.Duration
 	// Layers turns single ways of propagation off; for tests.
 	Layers Layers
 	// Now is the clock; nil: time.Now. Tests of clock skew set it.
 	Now func() time.Time
+
+	// home is the data directory of the agent that DataDir, a membership's, is in;
+	// "" when there is no other.
+	home string
 }
 
 // Layers says which ways of propagation are off. The zero value has all on.

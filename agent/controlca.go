@@ -52,7 +52,7 @@ func reissued(cert *x509.Certificate, pinned []*x509.Certificate) error {
 // takeControlCAs keeps re-issued certificates of the control CA durably, and
 // drops ended ones. One of another key is refused: only a new enrolment brings
 // that.
-func (a *agent) takeControlCAs(offered []*x509.Certificate) error {
+func (a *membership) takeControlCAs(offered []*x509.Certificate) error {
 	kept, err := a.identity().roots()
 	if err != nil {
 		return err

@@ -164,7 +164,7 @@ func TestIdentityFileKeepsBoth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &agent{cfg: Config{}.withDefaults(), store: s}
+	a := &membership{cfg: Config{}.withDefaults(), store: s}
 	a.log = a.cfg.Log
 	a.link = newLink(a)
 	a.enrolment = enrolment{Format: stateFormat, Cert: []byte("old"), ControlCAs: [][]byte{old.Raw}}

@@ -7,12 +7,25 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 )
+
+// signsOfLife are what the kernel asks of a server that says nothing: so a partition
+// is over for a stream a second after it ends, and a stream that the server has given
+// up meanwhile is seen to be. gRPC's pings come once in Keepalive; what is asked here
+// wakes no process.
+//
+// Several must be lost before a stream is: Linux ends a connection at the first that
+// was not answered when it has been silent for answerLimit, whatever Count says.
+var signsOfLife = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: time.Second, Count: 5}
+
+// answerLimit is how long the server may leave unanswered what was sent to it.
+const answerLimit = 20 * time.Second
 
 // verifyServer checks a server's chain against control CAs and returns its
 // fleet. The URI is the name; DNS names and addresses may change.
@@ -62,7 +75,7 @@ func (e enrolment) clientConfig() (*tls.Config, error) {
 	}, nil
 }
 
-func (a *agent) dialServer(e enrolment) (*grpc.ClientConn, error) {
+func (a *membership) dialServer(e enrolment) (*grpc.ClientConn, error) {
 	cfg, err := e.clientConfig()
 	if err != nil {
 		return nil, err
@@ -75,7 +88,9 @@ func dial(cfg Config, address string, tlsConfig *tls.Config) (*grpc.ClientConn, 
 		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return cfg.Dial(ctx, "tcp", addr) }),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectLimit}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: cfg.Keepalive, Timeout: connectLimit}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: cfg.Keepalive, Timeout: answerLimit}),
+		grpc.WithStaticStreamWindowSize(64<<10), // a growing one is measured with a ping for each message
+		grpc.WithReadBufferSize(wireBuffer), grpc.WithWriteBufferSize(wireBuffer),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 		grpc.WithUserAgent("trustcast-agent/"+cfg.Version),
 	)

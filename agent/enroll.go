@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +24,9 @@ const (
 	enrollLimit = 30 * time.Second
 	// connectLimit bounds TCP and TLS to the server.
 	connectLimit = 10 * time.Second
+	// wireBuffer for each direction holds what is usual here; gRPC's own 32 KiB would
+	// be a tenth of all that an idle agent has in use.
+	wireBuffer = 4 << 10
 	// maxMessage bounds what a server may send (bytes); ours sends under 10 kB.
 	maxMessage = 1 << 20
 )
@@ -34,14 +36,14 @@ const (
 // a lost reply or a crash costs a repetition with the same result.
 func enroll(ctx context.Context, cfg Config, s store) (enrolment, error) {
 	if cfg.Token == "" {
-		return enrolment{}, fmt.Errorf("this machine has not joined a fleet (no identity in %s): run the line that `trustcast token create` prints on the server", cfg.DataDir)
+		return enrolment{}, cfg.notJoined()
 	}
 	token, err := certs.ParseToken(cfg.Token)
 	if err != nil {
 		return enrolment{}, err
 	}
-	if _, _, err := net.SplitHostPort(cfg.Server); err != nil {
-		return enrolment{}, fmt.Errorf("the server's address %q is not HOST:PORT; the port is usually 7443", cfg.Server)
+	if err := cfg.checkServer(); err != nil {
+		return enrolment{}, err
 	}
 	key, err := s.pendingKey(token.ID)
 	if err != nil {
@@ -68,6 +70,13 @@ func enroll(ctx context.Context, cfg Config, s store) (enrolment, error) {
 	e, err := enrolled(cfg, resp, key, pinned)
 	if err != nil {
 		return enrolment{}, err
+	}
+	names, err := parseNames(e.Domain, nil)
+	if err != nil {
+		return enrolment{}, err
+	}
+	if err := cfg.unclaimed(names); err != nil {
+		return enrolment{}, fmt.Errorf("%w, then this line again, which is good for this host still; or `trustcast host rm %s` on the server of the token", err, e.Name)
 	}
 	if err := s.write(identityFile, e); err != nil {
 		return enrolment{}, err
@@ -128,12 +137,47 @@ func joinError(server string, err, refused error) error {
 	}
 	s := status.Convert(err)
 	if otherProtocol(s.Message()) {
-		return fmt.Errorf("%w: what answers at %s does not speak with agents (%s): it may be the registry's port; the server's port for agents is usually 7443", ErrUnreachable, server, s.Message())
+		return fmt.Errorf("%w: what answers at %s does not speak with agents (%s): it may be the registry's port; the server's port for agents is usually 7443", ErrUnreachable, server, cause(err))
 	}
-	if s.Code() == codes.Unavailable || s.Code() == codes.DeadlineExceeded {
-		return fmt.Errorf("%w: %s does not answer (%s): is the server running, is the port open from here, is the address right?", ErrUnreachable, server, s.Message())
+	if away(err) {
+		return fmt.Errorf("%w: %s does not answer (%s): is the server running, is the port open from here, is the address right?", ErrUnreachable, server, cause(err))
 	}
 	return fmt.Errorf("%s refused: %s", server, s.Message())
+}
+
+// away: no answer came, neither a good one nor a bad one.
+func away(err error) bool {
+	code := status.Code(err)
+	return code == codes.Unavailable || code == codes.DeadlineExceeded
+}
+
+// strange: something answered, and TLS with it failed, which the error explains.
+func strange(err error) bool {
+	return strings.Contains(status.Convert(err).Message(), "authentication handshake failed")
+}
+
+// unreachable is an error of this text, and ErrUnreachable when err is that no answer came.
+func unreachable(err error, format string, args ...any) error {
+	text := fmt.Errorf(format, args...)
+	if away(err) && !strange(err) {
+		return fmt.Errorf("%w: %w", ErrUnreachable, text)
+	}
+	return text
+}
+
+// cause is what an error of a call says without gRPC's words for where it happened.
+func cause(err error) string {
+	text := status.Convert(err).Message()
+	if _, quoted, ok := strings.Cut(text, `desc = "`); ok {
+		text = strings.TrimSuffix(quoted, `"`)
+	}
+	for _, where := range []string{"transport: Error while dialing: ", "transport: authentication handshake failed: ", "dial tcp: "} {
+		text = strings.TrimPrefix(text, where)
+	}
+	if _, why, ok := strings.Cut(text, ": connect: "); ok {
+		return why // the address is said beside it
+	}
+	return text
 }
 
 // otherProtocol: TLS was answered by something that is no gRPC server, in the words of
@@ -181,26 +225,70 @@ func (p *pinnedServer) verify(chain []*x509.Certificate) error {
 }
 
 // checkJoin: a token is ignored where an identity is, unless it is of another
-// fleet; a new address of the same server is taken.
-func (a *agent) checkJoin() error {
-	if a.cfg.Token != "" {
-		token, err := certs.ParseToken(a.cfg.Token)
-		if err != nil {
-			return err
-		}
-		ours := slices.ContainsFunc(a.enrolment.ControlCAs, func(der []byte) bool {
-			ca, err := certs.ParseCertificate(der)
-			return err == nil && slices.Contains(token.Pins, certs.Pin(ca))
-		})
-		if !ours {
-			return fmt.Errorf("this host belongs to another fleet already (%s, server %s): run `trustcast-agent leave` first, then join again", a.enrolment.Domain, a.enrolment.Server)
-		}
+// fleet; a new address is tried, and kept once this host's server answered there.
+func (a *membership) checkJoin() error {
+	if err := a.enrolment.isOf(a.cfg.Token); err != nil {
+		return err
 	}
 	if a.cfg.Server != "" && a.cfg.Server != a.enrolment.Server {
-		a.enrolment.Server = a.cfg.Server
-		return a.store.write(identityFile, a.enrolment)
+		a.oldAddress, a.enrolment.Server = a.enrolment.Server, a.cfg.Server
 	}
 	return nil
+}
+
+// answered keeps a new address at which this host's own server has answered.
+func (a *membership) answered() {
+	a.link.mu.Lock()
+	old := a.oldAddress
+	a.oldAddress = ""
+	a.link.mu.Unlock()
+	if old == "" {
+		return
+	}
+	if err := a.changeIdentity(func(*enrolment) {}); err != nil {
+		a.log.Warn("the server's new address is not written down", "err", err)
+		return
+	}
+	a.log.Info("the server has another address", "before", old, "now", a.enrolment.Server)
+}
+
+// isOf refuses a token of another fleet; "" is none.
+func (e enrolment) isOf(token string) error {
+	if token == "" {
+		return nil
+	}
+	parsed, err := certs.ParseToken(token)
+	if err != nil {
+		return err
+	}
+	if !e.pins(parsed) {
+		return fmt.Errorf("this host belongs to another fleet already (%s, server %s): run `trustcast-agent leave %s` first, then join again", e.Domain, e.Server, e.Domain)
+	}
+	return nil
+}
+
+// pins: the token is of this fleet.
+func (e enrolment) pins(token certs.Token) bool {
+	return slices.ContainsFunc(e.ControlCAs, func(der []byte) bool {
+		ca, err := certs.ParseCertificate(der)
+		return err == nil && slices.Contains(token.Pins, certs.Pin(ca))
+	})
+}
+
+// CheckToken says why text is no join token; nothing is asked of its server.
+func CheckToken(text string) error {
+	_, err := certs.ParseToken(text)
+	return err
+}
+
+// ErrNoToken says that joining takes a token.
+var ErrNoToken = errors.New("the token is missing: --token or --token-file")
+
+func (cfg Config) notJoined() error {
+	if cfg.Server != "" {
+		return fmt.Errorf("%w; the line that `trustcast token create` prints on the server has it", ErrNoToken)
+	}
+	return fmt.Errorf("this machine has not joined a fleet (no identity in %s): run the line that `trustcast token create` prints on the server", cfg.base())
 }
 
 // hostName makes a host name of a system's name.

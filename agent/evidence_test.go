@@ -21,7 +21,7 @@ import (
 
 // dockerHost is an agent's loop without a server: the test offers and looks.
 type dockerHost struct {
-	*agent
+	*membership
 	t     *testing.T
 	dials int
 	edge  string // the registry's address, "" when nobody answers
@@ -36,12 +36,12 @@ func newDockerHost(t *testing.T) *dockerHost {
 		t.Fatal(err)
 	}
 	control, _ := authorityFor(t, "registry.test") // any CA: no server is talked to
-	h.agent = &agent{
+	h.membership = &membership{
 		cfg: Config{DataDir: dir, Dial: h.dial}.withDefaults(), store: store{dir: dir}, log: slog.New(slog.DiscardHandler),
-		docker: install.Docker{Dir: filepath.Join(dir, "certs.d")}, names: names,
+		host: install.Host{Places: []install.Place{{Runtime: install.RuntimeDocker, Dir: filepath.Join(dir, "certs.d")}}}, names: names,
 		enrolment: enrolment{Domain: "registry.test:5000", ControlCAs: [][]byte{control.Raw}},
 	}
-	h.link = newLink(h.agent)
+	h.link = newLink(h.membership)
 	return h
 }
 
@@ -51,7 +51,7 @@ func (h *dockerHost) dial(ctx context.Context, network, _ string) (net.Conn, err
 }
 
 func (h *dockerHost) file() string {
-	return filepath.Join(h.docker.Dir, "registry.test:5000", "ca.crt")
+	return filepath.Join(h.host.Places[0].Dir, "registry.test:5000", "ca.crt")
 }
 
 func (h *dockerHost) write(path string, data []byte) {
@@ -89,7 +89,7 @@ func TestEvidenceIsReRead(t *testing.T) {
 		"the file is another one": {func(h *dockerHost) { h.write(h.file(), certs.EncodePEM(other)) }, false, true, true},
 		"the file is cut":         {func(h *dockerHost) { h.write(h.file(), certs.EncodePEM(ca)[:100]) }, false, false, true},
 		"a key without its cert":  {func(h *dockerHost) { h.write(filepath.Join(filepath.Dir(h.file()), "x.key"), nil) }, true, false, false},
-		"the directory is a file": {func(h *dockerHost) { _ = os.RemoveAll(h.docker.Dir); h.write(h.docker.Dir, nil) }, false, false, false},
+		"the directory is a file": {func(h *dockerHost) { _ = os.RemoveAll(h.host.Places[0].Dir); h.write(h.host.Places[0].Dir, nil) }, false, false, false},
 	} {
 		t.Run(what, func(t *testing.T) {
 			h := newDockerHost(t)
@@ -117,7 +117,7 @@ func TestEvidenceIsReRead(t *testing.T) {
 func TestFailedInstallIsSaid(t *testing.T) {
 	ca, pair := authorityFor(t, "registry.test")
 	h := newDockerHost(t)
-	h.write(h.docker.Dir, nil) // a file where the directory belongs
+	h.write(h.host.Places[0].Dir, nil) // a file where the directory belongs
 	problem := h.reconcile(offerOf(7, 1, pair.Leaf, ca))
 	if !strings.Contains(problem, "install the CA") {
 		t.Errorf("the problem is %q", problem)
@@ -129,7 +129,7 @@ func TestFailedInstallIsSaid(t *testing.T) {
 	if ok, err := h.store.read(trustedFile, &kept); err != nil || !ok || kept.Generation != 7 {
 		t.Errorf("on record: %v, generation %d, %v", ok, kept.Generation, err)
 	}
-	if err := os.Remove(h.docker.Dir); err != nil {
+	if err := os.Remove(h.host.Places[0].Dir); err != nil {
 		t.Fatal(err)
 	}
 	if problem := h.reconcile(nil); problem != "" { // the twin
@@ -177,9 +177,9 @@ func TestRefusedOfferChangesNothing(t *testing.T) {
 	}
 }
 
-// TestHandshakesAreOfTheRevision: a good handshake is believed while nothing
-// changes, and made anew for what the server says next.
-func TestHandshakesAreOfTheRevision(t *testing.T) {
+// TestHandshakesAreBelievedForAWhile: a good handshake is believed while the same
+// certificate is served, and not for ever; one that was not good never is.
+func TestHandshakesAreBelievedForAWhile(t *testing.T) {
 	ca, pair := authorityFor(t, "registry.test")
 	_, strange := authorityFor(t, "registry.test")
 	h := newDockerHost(t)
@@ -196,10 +196,11 @@ func TestHandshakesAreOfTheRevision(t *testing.T) {
 	}
 	turn(offerOf(1, 1, pair.Leaf, ca), 1, certs.OK)
 	turn(nil, 0, certs.OK)
-	turn(offerOf(1, 2, pair.Leaf, ca), 1, certs.OK)
+	turn(offerOf(1, 2, pair.Leaf, ca), 0, certs.OK)
 	turn(nil, 0, certs.OK)
 	h.edge = serveTLS(t, strange) // something else answers from now on
 	turn(nil, 0, certs.OK)
+	h.proof.served = nil // it was about another certificate
 	turn(offerOf(1, 3, pair.Leaf, ca), 1, certs.Intercepted)
 	turn(nil, 1, certs.Intercepted) // what is not good is looked at each time
 	h.proof = proof{revision: 3, fingerprint: certs.FingerprintOf(ca), live: certs.OK, ticks: shakeEvery}

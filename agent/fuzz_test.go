@@ -165,7 +165,7 @@ func FuzzState(f *testing.F) {
 }
 
 // enterWith is what a start does with the files that are there.
-func enterWith(t testing.TB, dir string, identity, trust, own []byte) (*agent, error) {
+func enterWith(t testing.TB, dir string, identity, trust, own []byte) (*membership, error) {
 	for name, data := range map[string][]byte{identityFile: identity, trustedFile: trust, ownedFile: own} {
 		if len(data) == 0 {
 			continue
@@ -180,9 +180,9 @@ func enterWith(t testing.TB, dir string, identity, trust, own []byte) (*agent, e
 			t.Fatal(err)
 		}
 	}
-	a := &agent{
+	a := &membership{
 		cfg: Config{DataDir: dir}, store: store{dir: dir}, log: slog.New(slog.DiscardHandler),
-		docker: install.Docker{Dir: filepath.Join(dir, "certs.d")},
+		host: install.Host{Places: []install.Place{{Runtime: install.RuntimeDocker, Dir: filepath.Join(dir, "certs.d")}}},
 	}
 	return a, a.enter(t.Context())
 }

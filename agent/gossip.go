@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 
 	"github.com/trustcast/trustcast/internal/gossip"
@@ -9,7 +10,7 @@ import (
 
 // startGossip becomes a member. A port that is taken is a warning: the stream
 // carries everything.
-func (a *agent) startGossip() {
+func (a *membership) startGossip() {
 	if a.cfg.GossipListen == off || a.cfg.Layers.NoGossip || len(a.ring.Keys) == 0 {
 		return
 	}
@@ -22,9 +23,13 @@ func (a *agent) startGossip() {
 	if err != nil {
 		text := "gossip is off: this host is reached by stream and poll alone"
 		if errors.Is(err, syscall.EADDRINUSE) {
-			text += "; the server on this machine may have the port, then give another one, such as --gossip-listen :7948"
+			text += "; the server on this machine may have the port, then give another one by --gossip-listen, which `trustcast-agent doctor` names"
 		}
 		a.log.Warn(text, "err", err)
+		a.gossipProblem = fmt.Sprintf("%s cannot be listened on (%v)", a.cfg.GossipListen, err)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			a.gossipProblem = a.cfg.GossipListen + " is taken by another program"
+		}
 		return
 	}
 	a.gossip = m
@@ -32,7 +37,7 @@ func (a *agent) startGossip() {
 
 // useGossip takes the ring and the peers that the server names, which is
 // acknowledged from then on, also with gossip off.
-func (a *agent) useGossip(r ring) {
+func (a *membership) useGossip(r ring) {
 	if len(r.Keys) == 0 {
 		return
 	}
@@ -49,7 +54,7 @@ func (a *agent) useGossip(r ring) {
 	a.ring = r
 }
 
-func (a *agent) gossipState() string {
+func (a *membership) gossipState() string {
 	switch {
 	case a.gossip == nil:
 		return off

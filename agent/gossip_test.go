@@ -19,7 +19,7 @@ func TestRingIsTakenUnderAnOldRevision(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &agent{cfg: Config{}.withDefaults(), store: s}
+	a := &membership{cfg: Config{}.withDefaults(), store: s}
 	a.log = a.cfg.Log
 	for version := range uint64(3) {
 		o := offered{revision: 7, gossip: ring{Version: version, Keys: [][]byte{bytes.Repeat([]byte{byte(version)}, 32)}}}
@@ -48,11 +48,11 @@ func TestTakenGossipPort(t *testing.T) {
 	}
 	defer func() { _ = taken.Close() }()
 	var log bytes.Buffer
-	a := &agent{cfg: Config{GossipListen: taken.Addr().String()}.withDefaults(), ring: ring{Keys: [][]byte{bytes.Repeat([]byte{1}, 32)}}}
+	a := &membership{cfg: Config{GossipListen: taken.Addr().String()}.withDefaults(), ring: ring{Keys: [][]byte{bytes.Repeat([]byte{1}, 32)}}}
 	a.enrolment.HostID, a.log = "host", slog.New(slog.NewTextHandler(&log, nil))
 	a.link = newLink(a)
 	a.startGossip()
-	if a.gossip != nil || !strings.Contains(log.String(), "such as --gossip-listen :7948") {
+	if a.gossip != nil || !strings.Contains(log.String(), "another one by --gossip-listen") {
 		t.Errorf("gossip %v, log %s", a.gossip, &log)
 	}
 }

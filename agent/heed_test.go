@@ -19,7 +19,7 @@ import (
 func hinted(t *testing.T, tick time.Duration) *link {
 	network := gossip.NewNetwork(1)
 	key := [][]byte{bytes.Repeat([]byte{1}, 32)}
-	a := &agent{log: slog.New(slog.DiscardHandler)}
+	a := &membership{log: slog.New(slog.DiscardHandler)}
 	a.link = newLink(a)
 	a.link.current.tick = tick
 	ctx, cancel := context.WithCancel(t.Context())

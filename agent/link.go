@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -30,8 +31,8 @@ type pace struct{ tick, window time.Duration }
 // that is off. It moves the newest offer in and the newest report out, and
 // decides nothing about either.
 type link struct {
-	agent *agent
-	log   *slog.Logger
+	membership *membership
+	log        *slog.Logger
 
 	offers  slot[*pb.Wanted]
 	reports slot[*answer]
@@ -49,9 +50,9 @@ type link struct {
 	cutShort  context.CancelFunc
 }
 
-func newLink(a *agent) *link {
+func newLink(a *membership) *link {
 	return &link{
-		agent: a, log: a.log,
+		membership: a, log: a.log,
 		offers: newSlot[*pb.Wanted](), reports: newSlot[*answer](),
 		asked: make(chan struct{}, 1), probed: make(chan struct{}, 1), hints: make(chan struct{}, 1),
 		current: pace{tick: defaultTick}, revision: a.wanted.revision,
@@ -60,7 +61,7 @@ func newLink(a *agent) *link {
 
 // run keeps the link up until ctx ends.
 func (l *link) run(ctx context.Context) error {
-	layers := l.agent.cfg.Layers
+	layers := l.membership.cfg.Layers
 	retry := backoff.NewExponentialBackOff()
 	retry.InitialInterval = firstRetry
 	hinted := false
@@ -132,7 +133,7 @@ func (l *link) jitter() time.Duration {
 
 // behind: gossip says that the server has something newer.
 func (l *link) behind() bool {
-	m := l.agent.gossip
+	m := l.membership.gossip
 	if m == nil {
 		return false
 	}
@@ -177,6 +178,9 @@ func (l *link) until(ctx context.Context) context.Context {
 		l.cutShort()
 	}
 	l.cutShort = cancel
+	if l.offers.holds() { // it came meanwhile
+		cancel()
+	}
 	return ctx
 }
 
@@ -187,10 +191,14 @@ func (l *link) disconnected(err error) (held bool) {
 	held = l.connected
 	why := "the server closed the stream"
 	if err != nil {
-		why = status.Convert(err).Message()
+		why = cause(err)
 	}
-	if !l.agent.cfg.Layers.NoStream && (l.connected || l.why != why) {
-		l.log.Warn("no stream to the server; trying again", "server", l.agent.enrolment.Server, "err", why)
+	short := why
+	if away(err) && !strange(err) {
+		why = fmt.Sprintf("no connection to the server %s (%s); the agent keeps trying: does the server run, is the port open from here?", l.membership.enrolment.Server, why)
+	}
+	if !l.membership.cfg.Layers.NoStream && (l.connected || l.why != why) {
+		l.log.Warn("no stream to the server; trying again", "server", l.membership.enrolment.Server, "err", short)
 		l.ask() // the status shall say it
 	}
 	l.connected, l.why = false, why

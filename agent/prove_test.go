@@ -106,7 +106,7 @@ func TestHandshakeOutcomes(t *testing.T) {
 		"no address at all":         {nobody, unresolved, pair.Leaf, []*x509.Certificate{ca}, false, certs.Unresolved},
 	} {
 		t.Run(what, func(t *testing.T) {
-			a := &agent{cfg: Config{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			a := &membership{cfg: Config{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 				if strings.HasPrefix(address, "registry.test") {
 					if c.lookup != nil {
 						return nil, c.lookup

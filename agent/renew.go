@@ -15,7 +15,7 @@ const renewLimit = 30 * time.Second
 
 // identity returns who this host is now. Renewals change certificate and key, and
 // a re-issued control CA is added, under the link's mu; everything else is fixed.
-func (a *agent) identity() enrolment {
+func (a *membership) identity() enrolment {
 	a.link.mu.Lock()
 	defer a.link.mu.Unlock()
 	return a.enrolment
@@ -23,7 +23,7 @@ func (a *agent) identity() enrolment {
 
 // changeIdentity changes what may change of the identity: durably first, then in
 // memory. One change at a time, since each writes the whole file.
-func (a *agent) changeIdentity(change func(*enrolment)) error {
+func (a *membership) changeIdentity(change func(*enrolment)) error {
 	a.changing.Lock()
 	defer a.changing.Unlock()
 	e := a.identity()
@@ -57,26 +57,26 @@ func (e enrolment) renewal() (due, ends time.Time, err error) {
 
 // untilRenewal is how long a stream may be held.
 func (l *link) untilRenewal() time.Duration {
-	e := l.agent.identity()
+	e := l.membership.identity()
 	due, ends, err := e.renewal()
 	if err != nil {
 		return renewRetry // the next visit says it
 	}
 	least := min(renewRetry, max(ends.Sub(e.Received)/renewPart, time.Second))
-	return max(due.Sub(l.agent.cfg.Now()), least)
+	return max(due.Sub(l.membership.cfg.Now()), least)
 }
 
 // renewIfDue renews the identity when it is due.
 func (l *link) renewIfDue(ctx context.Context) error {
-	due, ends, err := l.agent.identity().renewal()
+	due, ends, err := l.membership.identity().renewal()
 	if err != nil {
 		return err
 	}
-	if l.agent.cfg.Now().Before(due) {
+	if l.membership.cfg.Now().Before(due) {
 		return nil
 	}
 	if err := l.renew(ctx); err != nil {
-		if l.agent.cfg.Now().Before(ends) {
+		if l.membership.cfg.Now().Before(ends) {
 			l.log.Warn("identity not renewed yet; trying again", "ends", ends, "err", err)
 			return nil // still good
 		}
@@ -88,7 +88,7 @@ func (l *link) renewIfDue(ctx context.Context) error {
 // renew gets an identity for the next key. The key is on disk before its CSR
 // leaves, and the server takes it for the current one when it is first used.
 func (l *link) renew(ctx context.Context) error {
-	a := l.agent
+	a := l.membership
 	e := a.identity()
 	key, err := a.store.pendingKey("")
 	if err != nil {

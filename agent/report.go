@@ -8,13 +8,14 @@ import (
 )
 
 // report is evidence as it travels.
-func (a *agent) report(e certs.Evidence) *pb.Report {
+func (a *membership) report(e certs.Evidence) *pb.Report {
 	a.sequence++
 	r := &pb.Report{
 		Boot: a.boot, Sequence: a.sequence, Revision: e.Revision, Rotation: e.Rotation,
 		Generation: e.Generation, Fingerprint: string(e.Fingerprint), Offline: e.Offline,
 		Probe: outcomes[e.Probe], Live: outcomes[e.Live], Problem: e.Problem,
 		Gossip: a.gossipState(), GossipVersion: a.ring.Version, Version: a.cfg.Version, Time: timestamppb.New(a.cfg.Now()),
+		Repairs: a.repairs.total, Contested: a.repairs.contested(), Places: a.places,
 	}
 	for _, fp := range e.SoloRoots {
 		r.SoloRoots = append(r.SoloRoots, string(fp))

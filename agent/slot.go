@@ -5,13 +5,13 @@ import (
 )
 
 // slot holds the newest value of something; putting replaces.
-type slot[T any] struct {
+type slot[T comparable] struct {
 	mu    *sync.Mutex
 	value *T
 	nudge chan struct{}
 }
 
-func newSlot[T any]() slot[T] {
+func newSlot[T comparable]() slot[T] {
 	return slot[T]{mu: &sync.Mutex{}, value: new(T), nudge: make(chan struct{}, 1)}
 }
 
@@ -23,6 +23,13 @@ func (s slot[T]) put(v T) {
 	case s.nudge <- struct{}{}:
 	default:
 	}
+}
+
+// holds says whether there is a value to take.
+func (s slot[T]) holds() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return *s.value != *new(T)
 }
 
 // take returns the newest value and empties the slot.

@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/trustcast/trustcast/agent/install"
@@ -23,11 +22,13 @@ import (
 )
 
 // stateFormat is the version of the agent's files, adoptedFormat that of an
-// identity that names an adopted certificate, which the agent before does not know;
+// identity that names an adopted certificate, runtimesFormat that of a list of owned
+// files with the runtimes, which the agents before do not know;
 // a greater one was written by a newer agent and is refused.
 const (
-	stateFormat   = 1
-	adoptedFormat = 2
+	stateFormat    = 1
+	adoptedFormat  = 2
+	runtimesFormat = 3
 )
 
 // The files in the data directory. Each is written whole and durably.
@@ -38,6 +39,9 @@ const (
 	ownedFile    = "owned.json"    // what we have written on this host
 	bootFile     = "boot.json"     // how often we were started
 	statusFile   = "status.json"   // what `status` shows of a running agent
+	leavingFile  = "leaving"       // an agent that runs must let go of this membership
+	lockFile     = "lock"          // held while somebody works on this membership
+	runFile      = "run.lock"      // of the data directory, held while an agent runs
 )
 
 // stateFiles in the order in which leave removes them: the identity goes last,
@@ -104,6 +108,17 @@ type trusted struct {
 type owned struct {
 	Format int `json:"format"`
 	install.Owned
+	// Runtimes that it was planned for; nil in files of before there were others.
+	Runtimes []string `json:"runtimes,omitempty"`
+}
+
+// newOwned has the oldest format that can say it.
+func newOwned(o install.Owned, runtimes []string) owned {
+	format := stateFormat
+	if runtimes != nil {
+		format = runtimesFormat
+	}
+	return owned{Format: format, Owned: o, Runtimes: runtimes}
 }
 
 type boot struct {
@@ -136,24 +151,8 @@ func forWhom(err error) error {
 	if !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	return fmt.Errorf("%w: run the agent as root, or give a directory of yours with --data-dir (and --docker-certs-dir)", err)
+	return fmt.Errorf("%w: run this as root, or give a directory of yours with --data-dir (and --docker-certs-dir)", err)
 }
-
-// lock takes the directory for one agent at a time.
-func (s store) lock() (release func(), err error) {
-	f, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock the agent's data directory: %w", forWhom(err))
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("%w on %s: stop it first, or give this one its own --data-dir", ErrRunning, s.dir)
-	}
-	return func() { _ = f.Close() }, nil
-}
-
-// ErrRunning says that another agent runs on the data directory.
-var ErrRunning = errors.New("an agent is running")
 
 // read decodes a file; ok is false when it is not there.
 func (s store) read(name string, into any) (ok bool, err error) {
@@ -163,7 +162,7 @@ func (s store) read(name string, into any) (ok bool, err error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("read state: %w", err)
+		return false, fmt.Errorf("read state: %w", forWhom(err))
 	}
 	var head struct {
 		Format int `json:"format"`
@@ -171,8 +170,8 @@ func (s store) read(name string, into any) (ok bool, err error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return false, s.damaged(name, err)
 	}
-	if head.Format > adoptedFormat {
-		return false, fmt.Errorf("%s has format %d, written by a newer agent; this one reads up to %d: install the newer version again", path, head.Format, adoptedFormat)
+	if head.Format > runtimesFormat {
+		return false, fmt.Errorf("%s has format %d, written by a newer agent; this one reads up to %d: install the newer version again", path, head.Format, runtimesFormat)
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
@@ -184,7 +183,11 @@ func (s store) read(name string, into any) (ok bool, err error) {
 
 // damaged says what to do about a file that cannot be used.
 func (s store) damaged(name string, why error) error {
-	return fmt.Errorf("%s is damaged (%w): remove %s and join again with a token made by `trustcast token create --host NAME`", filepath.Join(s.dir, name), why, s.dir)
+	what := s.dir
+	if s.has(registriesDir) {
+		what = filepath.Join(s.dir, "*.json") // beside them are other memberships
+	}
+	return fmt.Errorf("%s is damaged (%w): remove %s and join again with a token made by `trustcast token create --host NAME`", filepath.Join(s.dir, name), why, what)
 }
 
 func (s store) write(name string, v any) error {
@@ -200,12 +203,7 @@ func (s store) remove(name string) error { return durable.Remove(filepath.Join(s
 // sweep removes what killed writes left; some of it may hold a key. The caller
 // has the lock.
 func (s store) sweep() error {
-	for _, name := range stateFiles {
-		if err := durable.Strays(s.dir, name); err != nil {
-			return err
-		}
-	}
-	return nil
+	return durable.Strays(s.dir, append([]string{leavingFile}, stateFiles...)...)
 }
 
 // nextBoot counts this start.

@@ -18,7 +18,7 @@ func (l *link) visit(ctx context.Context, short bool) error {
 	if err := l.renewIfDue(ctx); err != nil {
 		return err
 	}
-	conn, err := l.agent.dialServer(l.agent.identity())
+	conn, err := l.membership.dialServer(l.membership.identity())
 	if err != nil {
 		return err
 	}
@@ -93,13 +93,14 @@ func (l *link) offered(w *pb.Wanted) {
 		window: min(max(w.GetWindow().AsDuration(), 0), maxWindow),
 	}
 	if !l.connected {
-		l.log.Info("connected", "server", l.agent.enrolment.Server)
+		l.log.Info("connected", "server", l.membership.enrolment.Server)
 	}
-	l.connected, l.lastSync, l.why = true, l.agent.cfg.Now(), ""
+	l.connected, l.lastSync, l.why = true, l.membership.cfg.Now(), ""
 	if news && l.cutShort != nil {
 		l.cutShort()
 	}
 	l.mu.Unlock()
+	l.membership.answered()
 	l.offers.put(w)
 	if !news {
 		select {

@@ -167,16 +167,37 @@ func (n *node) reports() []authority.HostReport {
 	hosts := n.identity.Hosts()
 	out := make([]authority.HostReport, len(hosts))
 	for i, h := range hosts {
-		s := n.fleet.State(h.ID)
-		out[i] = authority.HostReport{
-			ID: h.ID, Name: h.Name, Covered: s.Covered, Present: s.Present, Connected: s.Connected,
-			Evidence: s.Evidence, Received: s.Received, Generation: s.Generation,
-		}
+		out[i] = n.report(h)
 	}
 	return out
 }
 
-// nudge has the authority look again; it is nil only while the server opens.
+// reportOf is one host as the authority sees it; false: it is not of the fleet.
+func (n *node) reportOf(id string) (authority.HostReport, bool) {
+	h, err := n.identity.Host(id)
+	if err != nil {
+		return authority.HostReport{}, false
+	}
+	return n.report(h), true
+}
+
+func (n *node) report(h identity.Host) authority.HostReport {
+	s := n.fleet.State(h.ID)
+	return authority.HostReport{
+		ID: h.ID, Name: h.Name, Covered: s.Covered, Present: s.Present, Connected: s.Connected,
+		Evidence: s.Evidence, Received: s.Received, Generation: s.Generation,
+	}
+}
+
+// heardOf has the authority look at a host that reported.
+func (n *node) heardOf(id string) {
+	if n.authority != nil { // nil only while the server opens
+		n.authority.Heard(id)
+	}
+	n.reported.beat()
+}
+
+// nudge has the authority look at the whole fleet again.
 func (n *node) nudge() {
 	if n.authority != nil {
 		n.authority.Nudge()
@@ -193,8 +214,9 @@ func (n *node) startGossip() {
 	w := n.authority.Wanted()
 	m, err := gossip.Start(gossip.Config{
 		Name: gossip.ServerName, Listen: n.cfg.GossipListen, Keys: n.identity.Ring().Keys,
-		Meta:    gossip.Hint{Generation: w.Bundle.Generation, Revision: w.Revision}.Encode(),
-		Changed: n.nudge, ProbeEvery: n.cfg.GossipEvery,
+		Meta: gossip.Hint{Generation: w.Bundle.Generation, Revision: w.Revision}.Encode(),
+		// It keeps hosts present and releases nobody: no step can follow from it.
+		Changed: n.reported.beat, ProbeEvery: n.cfg.GossipEvery,
 		Transport: n.cfg.GossipTransport, Log: n.log,
 	})
 	if err != nil {

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -42,6 +40,9 @@ func (n *node) agentServer() *grpc.Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: n.cfg.Keepalive, Timeout: n.cfg.Keepalive / 3}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: n.cfg.Keepalive / 2, PermitWithoutStream: true}),
 		grpc.MaxConcurrentStreams(16), // an agent needs two
+		// A fixed window: a growing one is measured with a ping for each report.
+		grpc.StaticStreamWindowSize(maxMessage),
+		grpc.ReadBufferSize(4<<10), // a report has 500 bytes, and each host has a buffer
 		grpc.UnaryInterceptor(n.authenticateCall),
 		grpc.StreamInterceptor(n.authenticateStream),
 	)
@@ -101,22 +102,4 @@ func reply(err error) error {
 		code = codes.FailedPrecondition
 	}
 	return status.Error(code, err.Error())
-}
-
-// healthHandler answers /livez (the process runs), /readyz (the edge serves
-// what the record says) and /metrics.
-func (n *node) healthHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = fmt.Fprintln(w, "ok") // the client may be gone
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !n.authority.Settled() {
-			http.Error(w, "the edge does not serve the current certificate yet", http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = fmt.Fprintln(w, "ok")
-	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(n.metrics, promhttp.HandlerOpts{}))
-	return mux
 }

@@ -26,10 +26,14 @@ func (a *adminAPI) GetStatus(context.Context, *pb.GetStatusRequest) (*pb.GetStat
 }
 
 // A watched status is sent when something was reported or changed, at most
-// every statusLeast, and every statusMost for ages and deadlines.
+// every statusLeast, and every statusMost for ages and deadlines. It takes as long
+// as the fleet is large and every host reports: statusRest times as long is rested
+// between two, so that an operator who watches costs a share of a core, whatever the
+// fleet's size.
 const (
 	statusLeast = 10 * time.Millisecond
 	statusMost  = 500 * time.Millisecond
+	statusRest  = 4
 )
 
 // WatchStatus sends the status until the operator has seen enough.
@@ -37,7 +41,7 @@ func (a *adminAPI) WatchStatus(_ *pb.WatchStatusRequest, stream grpc.ServerStrea
 	changed, stop := a.node.store.Watch("")
 	defer stop()
 	for {
-		reported := a.node.reported.next()
+		reported, began := a.node.reported.next(), time.Now()
 		s, err := a.node.status()
 		if err != nil {
 			return reply(err)
@@ -45,7 +49,14 @@ func (a *adminAPI) WatchStatus(_ *pb.WatchStatusRequest, stream grpc.ServerStrea
 		if err := stream.Send(&pb.WatchStatusResponse{Status: s}); err != nil {
 			return err
 		}
-		time.Sleep(statusLeast)
+		rest := max(statusLeast, statusRest*time.Since(began))
+		select {
+		case <-stream.Context().Done():
+			return nil
+		case <-a.node.stopping:
+			return nil
+		case <-time.After(rest):
+		}
 		select {
 		case <-stream.Context().Done():
 			return nil

@@ -182,7 +182,7 @@ const maxReports = 10
 // firstReport waits until a new stream says something. No other part knows of
 // the stream yet, so it looks by itself whether the host is removed meanwhile.
 func (n *node) firstReport(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncResponse], id string) (*pb.SyncRequest, error) {
-	changed, stop := n.store.Watch("")
+	changed, stop := n.identity.WatchHost(id)
 	defer stop()
 	first, gone := make(chan *pb.SyncRequest, 1), make(chan struct{})
 	go func() { // ends with the stream: Recv returns once the handler has
@@ -216,13 +216,13 @@ func (n *node) firstReport(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.Sy
 // receive takes reports until the stream ends. Each is judged like a call: the
 // identity may have expired, or its key was replaced, since the stream opened.
 func (n *node) receive(stream grpc.BidiStreamingServer[pb.SyncRequest, pb.SyncResponse], s *fleet.Stream, req *pb.SyncRequest) error {
-	address, cert := addressOf(stream.Context()), clientCertificate(stream.Context())
+	address, bearer := addressOf(stream.Context()), &identity.Bearer{Cert: clientCertificate(stream.Context())}
 	limit := rate.NewLimiter(maxReports, 2*maxReports)
 	for {
 		if err := limit.Wait(stream.Context()); err != nil {
 			return err
 		}
-		if _, err := n.identity.Authenticate(cert, time.Now(), false); err != nil {
+		if _, err := n.identity.AuthenticateAgain(bearer, time.Now()); err != nil {
 			return err
 		}
 		e, d := evidenceOf(req.GetReport())

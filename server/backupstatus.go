@@ -39,10 +39,15 @@ func (n *node) backupStatus(state authority.State) (made *timestamppb.Timestamp,
 
 // lacks says what a backup does not have although it should; "" for nothing.
 func (b backupMade) lacks(state authority.State) string {
+	return b.lacking(func() bool { return b.has(state) })
+}
+
+// lacking is lacks for who knows whether the backup has the active CA.
+func (b backupMade) lacking(has func() bool) string {
 	switch {
 	case b.Made.IsZero():
 		return "there is no backup: the CA's key exists only here; make one with `trustcast backup FILE`"
-	case !b.has(state):
+	case !has():
 		return fmt.Sprintf("the newest backup (%s) is older than the active CA and does not have its key: make another with `trustcast backup FILE`", b.Made.Format("2006-01-02 15:04 MST"))
 	}
 	return ""

@@ -27,7 +27,7 @@ func (cfg Config) Check() error {
 		return err
 	}
 	cfg = cfg.keep(s)
-	return errors.Join(cfg.checkNames(s, made), cfg.checkPorts(), cfg.checkWindow(), checkLives(cfg.CALife, cfg.LeafLife), cfg.checkEngine(made))
+	return errors.Join(cfg.checkNames(s, made), cfg.checkPorts(), cfg.checkProfiles(), cfg.checkWindow(), checkLives(cfg.CALife, cfg.LeafLife), cfg.checkEngine(made))
 }
 
 // checkNames guards against starting on another registry's directory, and against

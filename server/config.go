@@ -69,6 +69,9 @@ type Config struct {
 	// HTTPListen is for health and metrics. Default "127.0.0.1:7480"; "off"
 	// turns it off.
 	HTTPListen string
+	// Pprof serves Go's profiles on the same port, which has to be on loopback then:
+	// a profile of the heap may hold secrets. Default: not served.
+	Pprof bool
 	// Advertise is the HOST[:PORT] that agents dial, printed in join lines and
 	// sent to agents for the case that the domain does not resolve. Default:
 	// the domain's host and the port of GRPCListen.
@@ -140,6 +143,16 @@ type Config struct {
 	Log *slog.Logger
 	// Version of the program, for status.
 	Version string
+
+	// GiveMemoryBack: the process is this server's alone, and the system gets back what
+	// it does not use, see internal/memory. Default: Go's own ways.
+	GiveMemoryBack bool
+
+	// Sockets are open listeners by SocketNames, which are taken instead of opening those
+	// of RegistryListen, GRPCListen and HTTPListen; Run closes them. Default: none.
+	Sockets map[string]net.Listener
+	// Supervisor hears how the server is. Default: nobody.
+	Supervisor Supervisor
 
 	// Listen opens stream listeners; tests give an in-memory network.
 	// Default net.Listen.

@@ -13,6 +13,8 @@ import (
 const (
 	maxProblem = 500
 	maxSolo    = 8
+	maxPath    = 300
+	maxPlaces  = 16
 )
 
 // evidenceOf reads a report, bounded: its author is a host, not a friend.
@@ -26,11 +28,24 @@ func evidenceOf(r *pb.Report) (certs.Evidence, fleet.Details) {
 	for _, fp := range r.GetSoloRoots()[:min(maxSolo, len(r.GetSoloRoots()))] {
 		e.SoloRoots = append(e.SoloRoots, certs.Fingerprint(printable.Clip(fp, 64)))
 	}
-	d := fleet.Details{Gossip: printable.Clip(r.GetGossip(), 20), Version: printable.Clip(r.GetVersion(), 40), GossipVersion: r.GetGossipVersion()}
+	d := fleet.Details{
+		Gossip: printable.Clip(r.GetGossip(), 20), Version: printable.Clip(r.GetVersion(), 40), GossipVersion: r.GetGossipVersion(),
+		Repairs: r.GetRepairs(), Contested: printable.Clip(r.GetContested(), maxPath), Places: placesOf(r.GetPlaces()),
+	}
 	if r.GetTime().IsValid() {
 		d.Skew, d.Timed = time.Until(r.GetTime().AsTime()), true
 	}
 	return e, d
+}
+
+func placesOf(reported []*pb.Place) []fleet.Place {
+	var out []fleet.Place
+	for _, p := range reported[:min(maxPlaces, len(reported))] {
+		out = append(out, fleet.Place{
+			Runtime: printable.Clip(p.GetRuntime(), 80), Dir: printable.Clip(p.GetDir(), maxPath), Problem: printable.Clip(p.GetProblem(), maxProblem),
+		})
+	}
+	return out
 }
 
 func outcomeOf(o pb.Outcome) certs.Outcome {

@@ -37,7 +37,7 @@ func newFleetNode(t *testing.T, dir string) *node {
 	if n.identity, err = identity.Open(cfg); err != nil {
 		t.Fatal(err)
 	}
-	n.fleet, err = fleet.Open(fleet.Config{Records: store, GoneAfter: 10 * time.Minute, Changed: func() {}})
+	n.fleet, err = fleet.Open(fleet.Config{Records: store, GoneAfter: 10 * time.Minute, Changed: func(string) {}, Dropped: func() {}})
 	if err != nil {
 		t.Fatal(err)
 	}

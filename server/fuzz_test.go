@@ -25,6 +25,8 @@ func FuzzReport(f *testing.F) {
 		{Boot: 1, Sequence: 2, Generation: 3, Fingerprint: strings.Repeat("a", 64), SoloRoots: []string{strings.Repeat("b", 64)}, Offline: true, Probe: pb.Outcome_OUTCOME_OK, Live: pb.Outcome_OUTCOME_REFUSED, Gossip: "ok", Version: "v1", Time: timestamppb.New(time.Unix(1e9, 0))},
 		{Problem: strings.Repeat("é", maxProblem), SoloRoots: make([]string, 100)},
 		{Problem: "\x1b[2J\u202egone\u2028", Version: strings.Repeat("\U0001f4a3", 11), Probe: 99},
+		{Repairs: 1 << 63, Contested: strings.Repeat("/\x1b", maxPath), Places: []*pb.Place{{Runtime: "docker", Dir: "/etc/docker/certs.d\n"}, nil}},
+		{Places: make([]*pb.Place, 100)},
 		{Time: &timestamppb.Timestamp{Seconds: -1 << 62, Nanos: -1}},
 		{Time: &timestamppb.Timestamp{Seconds: 253402300799, Nanos: 999999999}},
 	} {
@@ -47,6 +49,15 @@ func FuzzReport(f *testing.F) {
 		fit(t, "fingerprint", string(e.Fingerprint), 64)
 		fit(t, "gossip", d.Gossip, 20)
 		fit(t, "version", d.Version, 40)
+		fit(t, "contested", d.Contested, maxPath)
+		if len(d.Places) > maxPlaces {
+			t.Errorf("%d places are kept", len(d.Places))
+		}
+		for _, p := range d.Places {
+			fit(t, "runtime", p.Runtime, 80)
+			fit(t, "directory", p.Dir, maxPath)
+			fit(t, "problem of a place", p.Problem, maxProblem)
+		}
 		for _, root := range e.SoloRoots {
 			fit(t, "root", string(root), 64)
 		}

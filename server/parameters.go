@@ -14,7 +14,7 @@ type Setting struct {
 	// Value as it is written; "(secret)" in place of one.
 	Value string
 	// Origin is "flag", "environment", "file" or "default", "init" for what a data
-	// directory keeps, or "upgrade" for an image.
+	// directory keeps, "upgrade" for an image, or "systemd" for a socket's address.
 	Origin string
 }
 
@@ -76,6 +76,7 @@ func (a *adminAPI) ShowConfig(context.Context, *pb.ShowConfigRequest) (*pb.ShowC
 		if s.Key == "registry-image" && upgraded != "" {
 			s.Value, s.Origin = upgraded, "upgrade"
 		}
+		s = a.node.overlaid(s)
 		resp.Settings = append(resp.Settings, &pb.Setting{Key: s.Key, Value: s.Value, Origin: s.Origin})
 	}
 	return resp, nil

@@ -16,6 +16,16 @@ type listeners struct {
 	registry, grpc, admin, http net.Listener
 }
 
+// Names of what Config.Sockets may hold, and of the ports in the log.
+const (
+	socketRegistry = "registry"
+	socketGRPC     = "grpc"
+	socketHTTP     = "http"
+)
+
+// SocketNames are the names that Config.Sockets may have.
+func SocketNames() []string { return []string{socketRegistry, socketGRPC, socketHTTP} }
+
 // openPorts opens all listeners or none.
 func (n *node) openPorts() (err error) {
 	defer func() {
@@ -24,14 +34,14 @@ func (n *node) openPorts() (err error) {
 		}
 	}()
 	listen := orDefault(n.cfg.RegistryListen, ":"+strconv.Itoa(n.names[0].Port))
-	if n.listen.registry, err = n.listenTCP("registry", "--listen", listen); err != nil {
+	if n.listen.registry, err = n.listenTCP(socketRegistry, "--listen", listen); err != nil {
 		return err
 	}
-	if n.listen.grpc, err = n.listenTCP("grpc", "--grpc-listen", n.cfg.GRPCListen); err != nil {
+	if n.listen.grpc, err = n.listenTCP(socketGRPC, "--grpc-listen", n.cfg.GRPCListen); err != nil {
 		return err
 	}
-	if n.cfg.HTTPListen != off {
-		if n.listen.http, err = n.listenTCP("http", "--http-listen", n.cfg.HTTPListen); err != nil {
+	if n.cfg.HTTPListen != off || n.cfg.Sockets[socketHTTP] != nil {
+		if n.listen.http, err = n.listenTCP(socketHTTP, "--http-listen", n.cfg.HTTPListen); err != nil {
 			return err
 		}
 	}
@@ -39,7 +49,13 @@ func (n *node) openPorts() (err error) {
 	return err
 }
 
+// listenTCP opens a port, or takes the socket that is open already: whoever connects to
+// that while no server runs waits in it.
 func (n *node) listenTCP(what, flag, address string) (net.Listener, error) {
+	if lis := n.cfg.Sockets[what]; lis != nil {
+		n.warnOverridden(flag, lis)
+		return lis, nil
+	}
 	lis, err := n.cfg.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("the %s port cannot be opened (%w): end what uses it, or give another address with %s", what, err, flag)
@@ -92,8 +108,12 @@ func (n *node) logListening() {
 	for _, port := range []struct {
 		what string
 		lis  net.Listener
-	}{{"registry", n.listen.registry}, {"grpc", n.listen.grpc}, {"http", n.listen.http}} {
-		if port.lis != nil {
+	}{{socketRegistry, n.listen.registry}, {socketGRPC, n.listen.grpc}, {socketHTTP, n.listen.http}} {
+		switch port.lis {
+		case nil:
+		case n.cfg.Sockets[port.what]:
+			n.log.Info("listening", "what", port.what, "address", port.lis.Addr().String(), "opened_by", "systemd")
+		default:
 			n.log.Info("listening", "what", port.what, "address", port.lis.Addr().String())
 		}
 	}

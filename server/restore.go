@@ -174,7 +174,7 @@ func (l layout) claim() (release func(), err error) {
 	}
 	release, err = records.Lock(l.state())
 	if errors.Is(err, records.ErrInUse) {
-		err = fmt.Errorf("%w %s: stop it first, restore, then start it again; nothing was changed", records.ErrInUse, l.dir)
+		err = fmt.Errorf("%w %s: stop it first, restore, then start it again (systemd's stops with `systemctl stop trustcast 'trustcast-*.socket'`); nothing was changed", records.ErrInUse, l.dir)
 	}
 	return release, err
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
@@ -48,7 +49,7 @@ func (n *node) stepRing(now time.Time) error {
 	switch {
 	case ring.Step() != identity.RingIdle:
 		if now.Sub(n.started) >= 2*n.cfg.Tick { // hosts had the time to say that they are there
-			ring, err = n.identity.AdvanceRing(ring.Version, len(n.ringWaiting(ring, now)) == 0, n.cfg.Deadline, now)
+			ring, err = n.identity.AdvanceRing(ring.Version, n.ringTaken(ring, now), n.cfg.Deadline, now)
 		}
 	case ring.Again:
 		ring, err = n.identity.RollRing(now)
@@ -96,18 +97,41 @@ func (n *node) useRing(ring identity.Ring, by string) error {
 	return nil
 }
 
-// ringWaiting names the connected hosts that have not acknowledged a ring. A
-// host counts while its stream is open or its last report is younger than two
-// ticks: whoever only seems present by gossip, as any holder of the old key can,
-// is not waited for.
+// ringTaken: no connected host lacks a ring. Each report asks, so one host that lacks
+// it, drawn at random, is looked at first, and all of them when it does no more. The
+// caller holds ringMu.
+func (n *node) ringTaken(ring identity.Ring, now time.Time) bool {
+	if n.ringAwaits != "" && n.ringLacks(n.ringAwaits, ring, now) {
+		return false
+	}
+	var lacking []string
+	for _, h := range n.identity.Hosts() {
+		if n.ringLacks(h.ID, ring, now) {
+			lacking = append(lacking, h.ID)
+		}
+	}
+	if n.ringAwaits = ""; len(lacking) > 0 {
+		n.ringAwaits = lacking[rand.IntN(len(lacking))] //nolint:gosec // spreads work, keeps no secret
+	}
+	return len(lacking) == 0
+}
+
+// ringLacks: a host is waited for. It counts while its stream is open or its last
+// report is younger than two ticks: whoever only seems present by gossip, as any
+// holder of the old key can, is not waited for.
+func (n *node) ringLacks(id string, ring identity.Ring, now time.Time) bool {
+	s := n.fleet.State(id)
+	return (s.Connected || n.heard(s, now)) && s.Details.GossipVersion != ring.Version
+}
+
+// ringWaiting names the connected hosts that have not acknowledged a ring.
 func (n *node) ringWaiting(ring identity.Ring, now time.Time) []string {
 	if ring.Step() == identity.RingIdle {
 		return nil
 	}
 	var names []string
 	for _, h := range n.identity.Hosts() {
-		s := n.fleet.State(h.ID)
-		if (s.Connected || n.heard(s, now)) && s.Details.GossipVersion != ring.Version {
+		if n.ringLacks(h.ID, ring, now) {
 			names = append(names, h.Name)
 		}
 	}

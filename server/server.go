@@ -18,11 +18,13 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
 	"github.com/trustcast/trustcast/certs"
 	"github.com/trustcast/trustcast/internal/gossip"
+	"github.com/trustcast/trustcast/internal/memory"
 	"github.com/trustcast/trustcast/server/archive"
 	"github.com/trustcast/trustcast/server/authority"
 	"github.com/trustcast/trustcast/server/edge"
@@ -85,8 +87,12 @@ type node struct {
 	// told; ringUsed is the version that they were told last.
 	ringMu   sync.Mutex
 	ringUsed uint64
+	// ringAwaits is one host that the roll's step waits for, "" for none.
+	ringAwaits string
 	// stopping is closed when streams shall end.
 	stopping chan struct{}
+	// asked takes who wants to know whether all parts answer; closed by attend when they do.
+	asked chan chan struct{}
 }
 
 // Run runs the server on an initialized data directory until ctx ends, then
@@ -154,7 +160,7 @@ func orDefault[T comparable](v, def T) T {
 
 // open reads the records and makes the parts; nothing runs yet.
 func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
-	n = &node{cfg: cfg, layout: l, log: cfg.Log, started: time.Now(), metrics: prometheus.NewRegistry(), changed: make(chan struct{}, 1), stopping: make(chan struct{})}
+	n = &node{cfg: cfg, layout: l, log: cfg.Log, started: time.Now(), metrics: prometheus.NewRegistry(), changed: make(chan struct{}, 1), stopping: make(chan struct{}), asked: make(chan chan struct{})}
 	if n.store, err = records.Open(l.records()); err != nil {
 		return nil, err
 	}
@@ -195,7 +201,7 @@ func open(ctx context.Context, cfg Config, l layout) (n *node, err error) {
 	if err := n.openRegistry(ctx); err != nil {
 		return nil, err
 	}
-	if n.fleet, err = fleet.Open(fleet.Config{Records: n.store, GoneAfter: cfg.GoneAfter, Alive: n.gossipSees, Changed: n.nudge}); err != nil {
+	if n.fleet, err = fleet.Open(fleet.Config{Records: n.store, GoneAfter: cfg.GoneAfter, Alive: n.gossipSees, Changed: n.heardOf, Dropped: n.nudge}); err != nil {
 		return nil, err
 	}
 	for _, h := range n.identity.Removed() { // a crash may have come between the two
@@ -230,7 +236,7 @@ func (n *node) openAuthority(keys *records.Keys) error {
 		CALife: n.cfg.CALife, LeafLife: n.cfg.LeafLife,
 		Tick: n.cfg.Tick, Deadline: n.cfg.Deadline, Window: window,
 		ClockOff: n.paused,
-		Hosts:    n.reports, Cover: n.fleet.Cover, Uncover: n.fleet.Uncover,
+		Hosts:    n.reports, Host: n.reportOf, Cover: n.fleet.Cover, Uncover: n.fleet.Uncover,
 		Publish: n.edge.Publish,
 		Announce: func() {
 			select {
@@ -267,7 +273,12 @@ func (n *node) run(ctx context.Context) error {
 	n.startGossip()
 	agents, admin := n.agentServer(), n.adminServer()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.edge.Run(ctx, n.listen.registry) })
+	drained := make(chan struct{})
+	g.Go(func() error {
+		defer close(drained)
+		return n.edge.Run(ctx, n.listen.registry)
+	})
+	g.Go(func() error { return n.attend(drained) })
 	g.Go(func() error { return n.registry.Run(ctx) })
 	g.Go(func() error { return n.authority.Run(ctx) })
 	g.Go(func() error { return n.identity.Run(ctx) })
@@ -277,16 +288,25 @@ func (n *node) run(ctx context.Context) error {
 	g.Go(func() error { return serveGRPC(agents, n.listen.grpc) })
 	g.Go(func() error { return serveGRPC(admin, n.listen.admin) })
 	if n.listen.http != nil {
-		g.Go(func() error { return n.serveHTTP(ctx) })
+		g.Go(func() error { return n.serveHTTP(drained) })
 	}
 	if n.gossip != nil {
 		g.Go(func() error { return n.gossip.Run(ctx) })
 	}
+	if n.cfg.GiveMemoryBack {
+		g.Go(func() error { return memory.GiveBack(ctx) })
+	}
 	n.logListening()
+	if n.cfg.Supervisor.Ready != nil {
+		n.cfg.Supervisor.Ready(n.statusLine())
+	}
 	g.Go(func() error {
 		<-ctx.Done()
 		n.log.Info("stopping: requests in flight end first", "why", context.Cause(ctx))
 		close(n.stopping) // streams end, then the servers can stop gracefully
+		if n.cfg.Supervisor.Stopping != nil {
+			n.cfg.Supervisor.Stopping()
+		}
 		var stopped sync.WaitGroup
 		for _, s := range []*grpc.Server{agents, admin} {
 			stopped.Go(func() { stopGRPC(s) })
@@ -297,12 +317,23 @@ func (n *node) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// serveHTTP answers health and metrics on the loopback port.
-func (n *node) serveHTTP(ctx context.Context) error {
-	srv := &http.Server{Handler: n.healthHandler(), ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 16 << 10}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
-	if err := srv.Serve(n.listen.http); !errors.Is(err, http.ErrServerClosed) {
+// serveHTTP answers health and metrics on the loopback port until the edge has drained: a
+// server that stops says so.
+func (n *node) serveHTTP(drained <-chan struct{}) error {
+	srv := n.healthServer()
+	var closing sync.WaitGroup
+	ended := make(chan struct{})
+	closing.Go(func() {
+		select {
+		case <-drained:
+		case <-ended:
+		}
+		_ = srv.Close()
+	})
+	err := srv.Serve(netutil.LimitListener(n.listen.http, httpConns))
+	close(ended)
+	closing.Wait()
+	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("health port: %w", err)
 	}
 	return nil

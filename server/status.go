@@ -86,6 +86,10 @@ func hostStatus(h identity.Host, s fleet.State, v authority.Verdict) *pb.Host {
 		Gossip: s.Details.Gossip, Version: s.Details.Version, Address: s.Details.Address,
 		Enrolled: timestamppb.New(h.Enrolled), IdentityNotAfter: timestamppb.New(h.Ends),
 		LastSeen: timeOrNil(latest(s.LastSign, s.LastSeen)),
+		Repairs:  s.Details.Repairs, Contested: s.Details.Contested,
+	}
+	for _, p := range s.Details.Places {
+		out.Places = append(out.Places, &pb.Place{Runtime: p.Runtime, Dir: p.Dir, Problem: p.Problem})
 	}
 	if s.Details.Timed {
 		out.ClockSkew = durationpb.New(s.Details.Skew)

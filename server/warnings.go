@@ -53,20 +53,35 @@ type certificate struct {
 // certificates lists those of this server.
 func (n *node) certificates(state authority.State) []certificate {
 	control, server := n.identity.Lives()
-	const byItself = "it should have been replaced by itself: see the server's log for the reason"
-	ca := certificate{"registry_ca", state.IssuerLife.From, state.IssuerLife.Until, "the registry CA", "rotate it with `trustcast ca rotate`"}
-	leaf := certificate{"leaf", state.LeafEnds.Add(-n.cfg.LeafLife), state.LeafEnds, "the registry's certificate", byItself}
-	if state.Adopted {
-		ca.text, ca.advice = "the adopted certificate", "it cannot be renewed here: replace it with `trustcast ca rotate`"
-	}
+	ca := named("registry_ca", state.IssuerLife.From, state.IssuerLife.Until, state.Adopted)
+	leaf := named("leaf", state.LeafEnds.Add(-n.cfg.LeafLife), state.LeafEnds, false)
 	if !state.LeafEnds.Before(state.IssuerLife.Until) {
 		leaf.text = "" // it ends with its CA: that line says all
 	}
 	return []certificate{
 		ca, leaf,
-		{"control_ca", control.Made, control.Ends, "the control CA", byItself},
-		{"server_identity", server.Made, server.Ends, "the server's identity", byItself},
+		named("control_ca", control.Made, control.Ends, false),
+		named("server_identity", server.Made, server.Ends, false),
 	}
+}
+
+// named gives a certificate the words about it; adopted is one that was taken over with
+// the registry.
+func named(key string, made, ends time.Time, adopted bool) certificate {
+	c := certificate{key: key, made: made, ends: ends, advice: "it should have been replaced by itself: see the server's log for the reason"}
+	switch {
+	case adopted:
+		c.text, c.advice = "the adopted certificate", "it cannot be renewed here: replace it with `trustcast ca rotate`"
+	case key == "registry_ca":
+		c.text, c.advice = "the registry CA", "rotate it with `trustcast ca rotate`"
+	case key == "leaf":
+		c.text = "the registry's certificate"
+	case key == "control_ca":
+		c.text = "the control CA"
+	default:
+		c.text = "the server's identity"
+	}
+	return c
 }
 
 // line is the warning about a certificate; "" when there is no reason for one.
@@ -236,6 +251,8 @@ func (n *node) register() {
 		}))
 	}
 	n.registerBackup()
+	n.metrics.MustRegister(hostMetrics{n})
+	n.registerBuild()
 	n.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "trustcast_clock_skew_seconds",
 		Help: "Median of the reporting hosts' clocks minus this server's; beyond 3600 automatic actions pause.",

@@ -28,7 +28,7 @@ type command struct {
 }
 
 func (a *app) commands() []command {
-	return []command{a.join(), a.run(), a.status(), a.leave(), a.version()}
+	return []command{a.join(), a.run(), a.status(), a.doctor(), a.health(), a.leave(), a.completion(), a.version()}
 }
 
 func (a *app) execute(ctx context.Context, args []string) error {
@@ -57,7 +57,7 @@ func (a *app) perform(ctx context.Context, c command, args []string) error {
 		if err := flags.Parse(rest); errors.Is(err, flag.ErrHelp) {
 			return a.commandHelp(a.stdout, c)
 		} else if err != nil {
-			return cli.Errorf(cli.Usage, "%w; see 'trustcast-agent help %s'", err, c.name)
+			return cli.Errorf(cli.Usage, "%s; see 'trustcast-agent help %s'", plainly(err), c.name)
 		}
 		if rest = flags.Args(); len(rest) == 0 {
 			break
@@ -73,13 +73,22 @@ func (a *app) perform(ctx context.Context, c command, args []string) error {
 	return coded(do(ctx, positional))
 }
 
+// plainly is what a flag's parser says; of a switch it says only that it failed.
+func plainly(err error) string {
+	return strings.Replace(err.Error(), "parse error", "give true or false", 1)
+}
+
 // coded gives the agent's sentinels their exit codes.
 func coded(err error) error {
 	switch {
 	case errors.Is(err, agent.ErrUnreachable):
 		return cli.Errorf(cli.Unreachable, "%w", err)
+	case errors.Is(err, agent.ErrWhich):
+		return cli.Errorf(cli.Usage, "%w", err)
 	case errors.Is(err, agent.ErrNotJoined):
 		return cli.Errorf(cli.NotFound, "%w", err)
+	case errors.Is(err, agent.ErrDomain), errors.Is(err, agent.ErrAddress), errors.Is(err, agent.ErrNoToken):
+		return cli.Errorf(cli.Usage, "%w", err)
 	}
 	return err
 }
@@ -97,7 +106,7 @@ func (a *app) environment(flags *flag.FlagSet) error {
 			return
 		}
 		if bad := flags.Set(f.Name, value); bad != nil {
-			err = cli.Errorf(cli.Usage, "environment variable %s=%q: %w", name, value, bad)
+			err = cli.Errorf(cli.Usage, "environment variable %s=%q: %s", name, value, plainly(bad))
 		}
 	})
 	return err
@@ -138,7 +147,7 @@ func (a *app) help(w io.Writer) error {
 		"  trustcast-agent run\n  trustcast-agent status\n\n" +
 		"Brings a registry's CA to this Docker host, keeps it right, and follows every rotation.\n\nCommands:\n")
 	for _, c := range a.commands() {
-		fmt.Fprintf(&b, "  %-8s %s\n", c.name, c.short)
+		fmt.Fprintf(&b, "  %-10s %s\n", c.name, c.short)
 	}
 	b.WriteString("\n'trustcast-agent help COMMAND' shows a command's flags; each is also an environment variable TRUSTCAST_<FLAG>.\n" +
 		"Exit codes: 0 done, 1 failed, 2 usage, 3 answered but the state is bad, 4 not found, 5 server or agent unreachable.\n")

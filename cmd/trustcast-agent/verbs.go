@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
+	"net"
 	"runtime"
+	"strings"
 
 	"github.com/trustcast/trustcast/agent"
 	"github.com/trustcast/trustcast/internal/cli"
@@ -16,18 +19,39 @@ var version = "dev"
 
 func (a *app) join() command {
 	return command{
-		name: "join", args: "HOST:PORT --token TOKEN", short: "Join a fleet and install the registry's CA, then exit; 'run' keeps it right",
+		name: "join", args: "HOST:PORT --token TOKEN", short: "Join a fleet and install the registry's CA, then exit; 'run' keeps it right. Another server's line adds its registry",
 		example: "  trustcast-agent join registry.example.com:7443 --token tc1.…\n  trustcast-agent join registry.example.com:7443 --token-file - <token",
 		define: func(flags *flag.FlagSet) func(context.Context, []string) error {
 			var f hostFlags
 			f.add(flags)
 			flags.StringVar(&f.join, "join", "", "`HOST:PORT` of the server; the same as the argument")
-			return func(ctx context.Context, args []string) error { return a.joinNow(ctx, f, args) }
+			out := output(flags, joinedJSON{})
+			return func(ctx context.Context, args []string) error { return a.joinNow(ctx, f, args, out) }
 		},
 	}
 }
 
-func (a *app) joinNow(ctx context.Context, f hostFlags, args []string) error {
+// joinedJSON is `join -o json`.
+type joinedJSON struct {
+	// Already: it had joined before, and nothing was changed.
+	Already bool `json:"already"`
+	// Domain is HOST:PORT as in image names.
+	Domain string `json:"domain"`
+	// Name is this host's in the fleet.
+	Name string `json:"name"`
+	// Generation is what is installed.
+	Generation uint64 `json:"generation"`
+	// Fingerprint is the SHA-256 of what is installed.
+	Fingerprint string `json:"fingerprint"`
+	// Files are the paths of what is installed.
+	Files []string `json:"files"`
+}
+
+func (a *app) joinNow(ctx context.Context, f hostFlags, args []string, out *format) error {
+	asJSON, err := out.json()
+	if err != nil {
+		return err
+	}
 	if err := f.takeServer(args, "join"); err != nil {
 		return err
 	}
@@ -45,17 +69,37 @@ func (a *app) joinNow(ctx context.Context, f hostFlags, args []string) error {
 	if err != nil {
 		return err
 	}
+	if asJSON {
+		return cli.JSON(a.stdout, joinedJSON{r.Already, r.Domain, r.Name, r.Generation, fmt.Sprint(r.Fingerprint), append([]string{}, r.Files...)})
+	}
 	verb := "Joined"
 	if r.Already {
 		verb = "Already joined"
 	}
-	_, err = fmt.Fprintf(a.stdout, "%s the fleet of %s as %s; its CA (generation %d, %s) is installed:\n", verb, r.Domain, r.Name, r.Generation, cli.Short(fmt.Sprint(r.Fingerprint)))
+	where := "is installed:"
+	if len(r.Files) == 0 {
+		where = "is not installed."
+	}
+	_, err = fmt.Fprintf(a.stdout, "%s the fleet of %s as %s; its CA (generation %d, %s) %s\n", verb, r.Domain, r.Name, r.Generation, cli.Short(fmt.Sprint(r.Fingerprint)), where)
 	for _, file := range r.Files {
 		if err == nil {
 			_, err = fmt.Fprintln(a.stdout, "  "+file)
 		}
 	}
-	_, _ = fmt.Fprintln(a.stderr, "Next: keep it right with 'trustcast-agent run'.") // a remark
+	for _, f := range r.Wrong {
+		_, _ = fmt.Fprintln(a.stderr, "warning: "+f.Text()) // a remark
+	}
+	if f.name != "" && f.name != r.Name {
+		_, _ = fmt.Fprintf(a.stderr, "warning: this host is called %s there, and stays so: --name %s is not heeded\n", r.Name, f.name) // a remark
+	}
+	for _, m := range r.Manual {
+		_, _ = fmt.Fprintf(a.stderr, "Not done for %s: %s.\n%s\n", m.Runtime, m.Why, m.Instructions) // a remark
+	}
+	next := "Next: keep it right with 'trustcast-agent run'."
+	if r.Running {
+		next = "The agent that runs here keeps it right."
+	}
+	_, _ = fmt.Fprintln(a.stderr, next) // a remark
 	return err
 }
 
@@ -72,12 +116,13 @@ func (f *hostFlags) takeServer(args []string, command string) error {
 
 func (a *app) run() command {
 	return command{
-		name: "run", args: "[--join HOST:PORT --token TOKEN]", short: "Run the agent: keep the registry's CA right on this host, join first when given a token",
-		example: "  trustcast-agent run\n  trustcast-agent run --join registry.example.com:7443 --token-file /run/secrets/trustcast",
+		name: "run", args: "[--join HOST:PORT --token TOKEN]", short: "Run the agent: keep the CA of each joined registry right on this host, join first when given a token",
+		example: "  trustcast-agent run\n  trustcast-agent run --join registry.example.com:7443 --token-file /run/secrets/trustcast\n  trustcast-agent run --await-join",
 		define: func(flags *flag.FlagSet) func(context.Context, []string) error {
 			var f hostFlags
 			f.add(flags)
 			flags.StringVar(&f.join, "join", "", "`HOST:PORT` of the server; only needed with a token")
+			await := flags.Bool("await-join", false, "wait for 'trustcast-agent join' where no registry was joined yet, or none is left, instead of ending")
 			return func(ctx context.Context, args []string) error {
 				if err := f.takeServer(args, "run"); err != nil {
 					return err
@@ -90,6 +135,9 @@ func (a *app) run() command {
 				if err != nil {
 					return err
 				}
+				cfg.AwaitJoin = *await
+				cfg, stop := supervised(ctx, cfg, a.getenv)
+				defer stop()
 				return agent.Run(ctx, cfg)
 			}
 		},
@@ -98,36 +146,96 @@ func (a *app) run() command {
 
 func (a *app) leave() command {
 	return command{
-		name: "leave", short: "Remove the CA and the identity from this host; what others put there stays",
-		example: "  trustcast-agent leave",
+		name: "leave", args: "[DOMAIN | --all]", short: "Remove a registry's CA and this host's identity there; what others put there stays",
+		example: "  trustcast-agent leave\n  trustcast-agent leave registry.example.com\n  trustcast-agent leave --all",
 		define: func(flags *flag.FlagSet) func(context.Context, []string) error {
 			var f hostFlags
 			f.addDirs(flags)
+			all := flags.Bool("all", false, "leave every registry")
+			out := output(flags, leftJSON{})
 			return func(ctx context.Context, args []string) error {
-				if err := extra(args, 0, "leave"); err != nil {
-					return err
-				}
-				removed, err := agent.Leave(ctx, agent.Config{DataDir: f.dataDir, DockerCertsDir: f.certsDir, Version: version})
+				asJSON, err := out.json()
 				if err != nil {
 					return err
 				}
-				for _, path := range removed {
-					if _, err := fmt.Fprintf(a.stdout, "removed %s\n", path); err != nil {
-						return err
-					}
-				}
-				_, _ = fmt.Fprintln(a.stderr, "This host has left; 'trustcast host rm NAME' on the server ends its identity there.") // a remark
-				return nil
+				return a.leaveNow(ctx, f, args, *all, asJSON)
 			}
 		},
 	}
+}
+
+func (a *app) leaveNow(ctx context.Context, f hostFlags, args []string, all, asJSON bool) error {
+	if err := extra(args, 1, "leave"); err != nil {
+		return err
+	}
+	cfg := agent.Config{DataDir: f.dataDir, DockerCertsDir: f.certsDir, Version: version}
+	var r agent.LeaveResult
+	var err error
+	switch {
+	case all && len(args) > 0:
+		return cli.Errorf(cli.Usage, "--all and the registry %s are both given; leave one away", args[0])
+	case all:
+		r, err = agent.LeaveAll(ctx, cfg)
+	default:
+		r, err = agent.Leave(ctx, cfg, strings.Join(args, ""))
+	}
+	if asJSON && (err == nil || len(r.Removed) > 0) {
+		return errors.Join(cli.JSON(a.stdout, newLeftJSON(r)), err)
+	}
+	for _, path := range r.Removed {
+		if _, bad := fmt.Fprintf(a.stdout, "removed %s\n", path); err == nil {
+			err = bad
+		}
+	}
+	for _, l := range r.Left {
+		_, _ = fmt.Fprintln(a.stderr, leftText(l)) // a remark
+	}
+	if err == nil && len(r.Left) == 0 {
+		_, _ = fmt.Fprintln(a.stderr, "Nothing to leave: this host has joined no registry.") // a remark
+	}
+	return err
+}
+
+// leftText says what is left to do, on another machine.
+func leftText(l agent.Left) string {
+	if l.Name == "" {
+		return "This host has left; 'trustcast host rm NAME' on the server ends its identity there."
+	}
+	host, _, err := net.SplitHostPort(l.Domain)
+	if err != nil {
+		host = l.Domain
+	}
+	return fmt.Sprintf("This host has left %s; its identity there ends with 'trustcast host rm %s' on the server of %s.", l.Domain, l.Name, host)
+}
+
+// leftJSON is `leave -o json`.
+type leftJSON struct {
+	// Removed are the paths of what is gone.
+	Removed []string `json:"removed"`
+	// Registries are those that were left.
+	Registries []leftRegistryJSON `json:"registries"`
+}
+
+type leftRegistryJSON struct {
+	// Domain is HOST:PORT as in image names; empty where that was not to be read.
+	Domain string `json:"domain"`
+	// Name is this host's there, until `trustcast host rm` on the server.
+	Name string `json:"name"`
+}
+
+func newLeftJSON(r agent.LeaveResult) leftJSON {
+	out := leftJSON{append([]string{}, r.Removed...), []leftRegistryJSON{}}
+	for _, l := range r.Left {
+		out.Registries = append(out.Registries, leftRegistryJSON(l))
+	}
+	return out
 }
 
 func (a *app) version() command {
 	return command{
 		name: "version", short: "Print this program's version", example: "  trustcast-agent version -o json",
 		define: func(flags *flag.FlagSet) func(context.Context, []string) error {
-			out := output(flags)
+			out := output(flags, cli.Version{})
 			return func(_ context.Context, args []string) error {
 				if err := extra(args, 0, "version"); err != nil {
 					return err
@@ -138,7 +246,7 @@ func (a *app) version() command {
 					return err
 				}
 				if asJSON {
-					return cli.JSON(a.stdout, map[string]string{"version": version, "go": runtime.Version(), "platform": platform})
+					return cli.JSON(a.stdout, cli.Version{Version: version, Go: runtime.Version(), Platform: platform})
 				}
 				_, err = fmt.Fprintf(a.stdout, "trustcast-agent %s (%s, %s)\n", version, runtime.Version(), platform)
 				return err

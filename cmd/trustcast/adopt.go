@@ -13,21 +13,33 @@ import (
 // adoptedJSON is what `init --adopt -o json` took over. Lists are never null.
 type adoptedJSON struct {
 	// Certificate and Issuer are empty, and NotAfter null, with a new CA.
-	Certificate  string       `json:"certificate"`
-	Dir          string       `json:"dir"`
-	Issuer       string       `json:"issuer"`
-	NotAfter     *time.Time   `json:"not_after"`
-	Repositories int          `json:"repositories"`
-	Users        []string     `json:"users"`
-	Passed       []passedJSON `json:"passed"`
-	Without      []string     `json:"without"`
-	Running      []string     `json:"running"`
-	PortAnswers  bool         `json:"port_answers"`
+	Certificate string `json:"certificate"`
+	// Dir is where the data are.
+	Dir string `json:"dir"`
+	// Issuer is who signed the certificate.
+	Issuer string `json:"issuer"`
+	// NotAfter is when the certificate ends.
+	NotAfter *time.Time `json:"not_after"`
+	// Repositories is how many there are.
+	Repositories int `json:"repositories"`
+	// Users can sign in as before.
+	Users []string `json:"users"`
+	// Passed are lines of htpasswd that make no user.
+	Passed []passedJSON `json:"passed"`
+	// Without are names that the certificate is not for.
+	Without []string `json:"without"`
+	// Running are containers that still use the data.
+	Running []string `json:"running"`
+	// PortAnswers says that something answers on the registry's port.
+	PortAnswers bool `json:"port_answers"`
 }
 
 type passedJSON struct {
-	Line int    `json:"line"`
+	// Line is its number in the file.
+	Line int `json:"line"`
+	// Name is whom it is about.
 	Name string `json:"name"`
+	// Kind is what it has instead of bcrypt.
 	Kind string `json:"kind"`
 }
 
@@ -92,7 +104,7 @@ func (a *app) sayAdopted(o *server.AdoptResult) {
 		stop = []string{"docker update --restart=no " + names, "docker stop " + names}
 	}
 	a.say("Switch over:")
-	steps := slices.Concat(stop, []string{a.hint("server"), a.hint("token create") + "   # then run the line that it prints on each host"})
+	steps := slices.Concat(stop, []string{a.startHint(), a.hint("token create") + "   # then run the line that it prints on each host"})
 	if o.Certificate != "" {
 		steps = append(steps, a.hint("ca rotate --dry-run")+"   # when all hosts have joined; then without --dry-run")
 	}

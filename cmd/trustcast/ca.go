@@ -28,19 +28,29 @@ func (a *app) showCA(ctx context.Context) (*pb.ShowCAResponse, error) {
 }
 
 type caJSON struct {
-	Generation   uint64            `json:"generation"`
-	Fingerprint  string            `json:"fingerprint"`
+	// Generation grows each time what hosts should trust changes.
+	Generation uint64 `json:"generation"`
+	// Fingerprint is the SHA-256 of what hosts should trust now.
+	Fingerprint string `json:"fingerprint"`
+	// Certificates are all that exist now.
 	Certificates []certificateJSON `json:"certificates"`
-	BundlePEM    string            `json:"bundle_pem"`
+	// BundlePEM is what ca export writes.
+	BundlePEM string `json:"bundle_pem"`
 }
 
 type certificateJSON struct {
-	Role        string     `json:"role"`
-	Subject     string     `json:"subject"`
-	Fingerprint string     `json:"fingerprint"`
-	NotBefore   *time.Time `json:"not_before"`
-	NotAfter    *time.Time `json:"not_after"`
-	Names       []string   `json:"names"`
+	// Role is active, other or predecessor.
+	Role string `json:"role"`
+	// Subject is the common name.
+	Subject string `json:"subject"`
+	// Fingerprint is the SHA-256 of the certificate.
+	Fingerprint string `json:"fingerprint"`
+	// NotBefore is from when on it counts.
+	NotBefore *time.Time `json:"not_before"`
+	// NotAfter is when it ends.
+	NotAfter *time.Time `json:"not_after"`
+	// Names are those that it may sign for.
+	Names []string `json:"names"`
 }
 
 func (a *app) caShow() *cobra.Command {
@@ -49,7 +59,7 @@ func (a *app) caShow() *cobra.Command {
 		Long:    "Show the CA certificates that exist now: the active one, during a rotation the other one, and the predecessors that are served for hosts that slept.",
 		Example: "  trustcast ca show", Args: names(),
 	}
-	out := output(c.Flags())
+	out := output(c.Flags(), caJSON{})
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		r, err := a.showCA(c.Context())
 		if err != nil {
@@ -119,13 +129,20 @@ func (a *app) caRollback() *cobra.Command {
 }
 
 type historyJSON struct {
-	Time       *time.Time `json:"time"`
-	Rotation   uint64     `json:"rotation"`
-	Generation uint64     `json:"generation"`
-	Event      string     `json:"event"`
-	By         string     `json:"by"`
-	Detail     string     `json:"detail"`
-	WaitedFor  []string   `json:"waited_for"`
+	// Time is when it happened.
+	Time *time.Time `json:"time"`
+	// Rotation is its number; 0 for none.
+	Rotation uint64 `json:"rotation"`
+	// Generation is the one from then on.
+	Generation uint64 `json:"generation"`
+	// Event is what happened, like created, rotate, switch, retire, done, rollback, skip or leaf.
+	Event string `json:"event"`
+	// By is who or what caused it.
+	By string `json:"by"`
+	// Detail names hosts or certificates.
+	Detail string `json:"detail"`
+	// WaitedFor are hosts that the step waited for last.
+	WaitedFor []string `json:"waited_for"`
 }
 
 func (a *app) caHistory() *cobra.Command {
@@ -134,7 +151,7 @@ func (a *app) caHistory() *cobra.Command {
 		Long:    "Show each step of each rotation: its time, who or what caused it (an operator's uid, age, evidence, the deadline after a theft, the end of a CA), whom it waited for last, and who was left behind.",
 		Example: "  trustcast ca history -o json", Args: names(),
 	}
-	out := output(c.Flags())
+	out := output(c.Flags(), []historyJSON{})
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		r, err := a.showCA(c.Context())
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/trustcast/trustcast/internal/cli"
 	"github.com/trustcast/trustcast/internal/peer"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+	"github.com/trustcast/trustcast/server"
 )
 
 // callLimit bounds one question to the server: a local call takes
@@ -111,12 +112,14 @@ func unreachable(dir string, err error) error {
 	}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return cli.Errorf(cli.Unreachable, "no permission to reach the server in %s: its socket is for the user that runs it; become that user, for example with sudo", dir)
+		return cli.Errorf(cli.Unreachable, "no permission to reach the server in %s (%w): its socket is for the user that runs it; become that user, for example with sudo", dir, err)
+	case errors.Is(err, fs.ErrNotExist) && !server.Initialized(dir):
+		return cli.Errorf(cli.Unreachable, "no server runs in %s (there is no state/admin.sock, and no registry yet); make one with 'trustcast init --domain HOST[:PORT]', or name its directory with --data-dir", dir)
 	case errors.Is(err, fs.ErrNotExist):
-		return cli.Errorf(cli.Unreachable, "no server runs in %s (there is no state/admin.sock); start it with 'trustcast server', or name its directory with --data-dir", dir)
+		return cli.Errorf(cli.Unreachable, "no server runs in %s (there is no state/admin.sock); start it with '%s', or name its directory with --data-dir", dir, startLine(dir))
 	case errors.Is(err, context.Canceled):
 		return err
 	default:
-		return cli.Errorf(cli.Unreachable, "no server answers in %s (%w); start it with 'trustcast server', or name its directory with --data-dir", dir, err)
+		return cli.Errorf(cli.Unreachable, "no server answers in %s (%w); start it with '%s', or name its directory with --data-dir", dir, err, startLine(dir))
 	}
 }

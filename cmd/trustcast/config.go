@@ -24,24 +24,28 @@ func (a *app) config() *cobra.Command {
 type configJSON struct {
 	// Source is "server" for what a running one counts, "start" for what one would
 	// start with.
-	Source   string        `json:"source"`
+	Source string `json:"source"`
+	// Settings are all that count.
 	Settings []settingJSON `json:"settings"`
 }
 
 type settingJSON struct {
-	Key    string `json:"key"`
-	Value  string `json:"value"`
+	// Key is the name as a flag or in the file, parts joined by dots.
+	Key string `json:"key"`
+	// Value is (secret) in place of one.
+	Value string `json:"value"`
+	// Origin is flag, environment, file, default, init, upgrade or systemd.
 	Origin string `json:"origin"`
 }
 
 func (a *app) configShow() *cobra.Command {
 	c := &cobra.Command{
 		Use: "show", Short: "Print each setting of the server, its value, and where that comes from",
-		Long: "Print each setting of the server, its value, and where that comes from: flag, environment, file, default, init (what the data directory keeps of what 'trustcast init' was told) or upgrade (the image of 'trustcast registry upgrade'); secrets are hidden.\n\n" +
+		Long: "Print each setting of the server, its value, and where that comes from: flag, environment, file, default, init (what the data directory keeps of what 'trustcast init' was told), upgrade (the image of 'trustcast registry upgrade') or systemd (the address of a socket that it passed to the running server); secrets are hidden.\n\n" +
 			"A running server is asked for what it was started with. Without one it is what 'trustcast server' would be started with by this environment and this file, and mistakes in them are errors.",
 		Example: "  trustcast config show\n  trustcast config show --config ./config.yaml -o json", Args: names(),
 	}
-	out := output(c.Flags())
+	out := output(c.Flags(), configJSON{})
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		shown, err := a.running(c.Context())
 		if err == nil {
@@ -73,20 +77,30 @@ func (a *app) running(ctx context.Context) (configJSON, error) {
 	return shown, err
 }
 
-// starting is what `trustcast server` would be given here.
-func (a *app) starting(c *cobra.Command) (configJSON, error) {
+// startedHere is what `trustcast server` would be given here, unchecked, with the flags
+// that say it.
+func (a *app) startedHere(c *cobra.Command) (server.Config, *pflag.FlagSet, error) {
 	var f serverFlags
 	flags := pflag.NewFlagSet("server", pflag.ContinueOnError)
 	f.add(flags)
 	flags.AddFlagSet(c.Root().PersistentFlags()) // --data-dir and --config as given here
 	origins, err := config.Lay(flags, a.getenv, a.file)
 	if err != nil {
-		return configJSON{}, cli.Errorf(cli.Usage, "%w", err)
+		return server.Config{}, nil, cli.Errorf(cli.Usage, "%w", err)
 	}
 	for _, shared := range []string{"data-dir", configFlag} {
 		origins[shared] = a.origins.Of(shared) // Lay has set them before, so that they look typed
 	}
-	cfg := f.config(a)
+	a.origins = origins
+	return f.config(a), flags, nil
+}
+
+// starting is what `trustcast server` would count here.
+func (a *app) starting(c *cobra.Command) (configJSON, error) {
+	cfg, flags, err := a.startedHere(c)
+	if err != nil {
+		return configJSON{}, err
+	}
 	if err := cfg.Check(); err != nil {
 		return configJSON{}, cli.Errorf(cli.Usage, "%w", err)
 	}
@@ -94,7 +108,7 @@ func (a *app) starting(c *cobra.Command) (configJSON, error) {
 	if err != nil {
 		return configJSON{}, err
 	}
-	settings, err := a.settings(flags, origins, cfg, kept)
+	settings, err := a.settings(flags, a.origins, cfg, kept)
 	if err != nil {
 		return configJSON{}, err
 	}

@@ -140,9 +140,12 @@ func (n *number) Set(s string) error {
 type choice struct {
 	value   string
 	allowed []string
+	// shapes, of -o alone, are values of the types that are printed as JSON; the
+	// reference is written from them.
+	shapes []any
 }
 
-func newChoice(allowed ...string) choice { return choice{allowed[0], allowed} }
+func newChoice(allowed ...string) choice { return choice{value: allowed[0], allowed: allowed} }
 
 func (c *choice) String() string { return c.value }
 func (c *choice) Type() string   { return strings.Join(c.allowed, "|") }
@@ -158,9 +161,11 @@ func (c *choice) Set(s string) error {
 	return fmt.Errorf("%q is none of %s", s, strings.Join(c.allowed, ", "))
 }
 
-// output adds -o to a command that prints data.
-func output(flags *pflag.FlagSet) *choice {
+// output adds -o to a command that prints data: with json, a value of one of these
+// types, for which docs/reference/json.md is written.
+func output(flags *pflag.FlagSet, shapes ...any) *choice {
 	c := newChoice("text", "json")
+	c.shapes = shapes
 	flags.VarP(&c, "output", "o", "how to print")
 	return &c
 }

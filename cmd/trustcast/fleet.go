@@ -16,6 +16,7 @@ func (a *app) fleet() *cobra.Command {
 }
 
 type rolledJSON struct {
+	// Version is that of the ring from now on.
 	Version uint64 `json:"version"`
 }
 
@@ -27,7 +28,7 @@ func (a *app) fleetRoll() *cobra.Command {
 			"This happens by itself after 'trustcast host rm', and when a host is replaced. While it is under way, another call has it done once more afterwards.",
 		Example: "  trustcast fleet roll-gossip-key", Args: names(),
 	}
-	out := output(c.Flags())
+	out := output(c.Flags(), rolledJSON{})
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		r, err := ask(c.Context(), a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.RollGossipKeyResponse, error) {
 			return c.RollGossipKey(ctx, &pb.RollGossipKeyRequest{})

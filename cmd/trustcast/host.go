@@ -14,24 +14,8 @@ import (
 )
 
 func (a *app) host() *cobra.Command {
-	return a.group("host", "List, show and remove the hosts of the fleet", "  trustcast host ls\n  trustcast host rm web-3",
+	return a.group("host", "List, show and remove the hosts of the fleet", "  trustcast host ls --state pending\n  trustcast host rm web-3",
 		a.hostList(), a.hostShow(), a.hostRemove())
-}
-
-func (a *app) hostList() *cobra.Command {
-	c := &cobra.Command{Use: "ls", Short: "List all hosts", Example: "  trustcast host ls -o json", Args: names()}
-	out := output(c.Flags())
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		s, err := a.now(c.Context())
-		if err != nil {
-			return err
-		}
-		if out.json() {
-			return cli.JSON(a.stdout, newHostsJSON(s.GetHosts()))
-		}
-		return printHosts(a.stdout, s)
-	}
-	return c
 }
 
 func (a *app) now(ctx context.Context) (*pb.Status, error) {
@@ -41,18 +25,9 @@ func (a *app) now(ctx context.Context) (*pb.Status, error) {
 	return r.GetStatus(), err
 }
 
-func printHosts(w io.Writer, s *pb.Status) error {
-	rows := []string{row("HOST", "STATE", "GENERATION", "LAST SEEN", "GOSSIP", "VERSION", "PROBLEM")}
-	for _, h := range s.GetHosts() {
-		rows = append(rows, row(h.GetName(), h.GetState(), strconv.FormatUint(h.GetGeneration(), 10),
-			ago(h.GetLastSeen(), s.GetTime()), h.GetGossip(), h.GetVersion(), both(h.GetProblem(), skew(h))))
-	}
-	return table(w, rows...)
-}
-
 func (a *app) hostShow() *cobra.Command {
 	c := &cobra.Command{Use: "show NAME|ID", Short: "Show one host", Example: "  trustcast host show web-3", Args: names("the host's NAME or ID")}
-	out := output(c.Flags())
+	out := output(c.Flags(), hostJSON{})
 	c.RunE = func(c *cobra.Command, args []string) error {
 		s, err := a.now(c.Context())
 		if err != nil {
@@ -98,14 +73,20 @@ func printHost(w io.Writer, h *pb.Host, s *pb.Status) error {
 	if clock == "" {
 		clock = "as the server's"
 	}
-	return table(w,
+	rows := []string{
 		row("name", h.GetName()), row("id", h.GetId()),
 		row("state", h.GetState()+because(h.GetProblem())),
 		row("generation", fmt.Sprintf("%d (%s), wanted is %d", h.GetGeneration(), cli.Short(h.GetFingerprint()), s.GetGeneration())),
 		row("last seen", ago(h.GetLastSeen(), s.GetTime())+" from "+h.GetAddress()),
 		row("covered", yes(h.GetCovered())), row("present", yes(h.GetPresent())), row("connected", yes(h.GetConnected())),
 		row("gossip", h.GetGossip()), row("handshake", h.GetLive()), row("clock", clock),
-		row("version", h.GetVersion()), row("enrolled", day(h.GetEnrolled())), row("identity until", day(h.GetIdentityNotAfter())))
+		row("version", h.GetVersion()), row("enrolled", day(h.GetEnrolled())), row("identity until", day(h.GetIdentityNotAfter())),
+		row("repairs", strconv.FormatUint(h.GetRepairs(), 10)+" since the agent's start"),
+	}
+	for _, p := range h.GetPlaces() {
+		rows = append(rows, row(p.GetRuntime(), p.GetDir()+because(p.GetProblem())))
+	}
+	return table(w, rows...)
 }
 
 func yes(b bool) string {
@@ -113,6 +94,13 @@ func yes(b bool) string {
 		return "yes"
 	}
 	return "no"
+}
+
+type removedHostJSON struct {
+	// ID is what it was known by.
+	ID string `json:"id"`
+	// Name is free for another host.
+	Name string `json:"name"`
 }
 
 func (a *app) hostRemove() *cobra.Command {
@@ -123,7 +111,7 @@ func (a *app) hostRemove() *cobra.Command {
 		Example: "  trustcast host rm web-3",
 		Args:    names("the host's NAME or ID"),
 	}
-	out := output(c.Flags())
+	out := output(c.Flags(), removedHostJSON{})
 	c.RunE = func(c *cobra.Command, args []string) error {
 		r, err := ask(c.Context(), a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.RemoveHostResponse, error) {
 			return c.RemoveHost(ctx, &pb.RemoveHostRequest{Host: args[0]})
@@ -132,7 +120,7 @@ func (a *app) hostRemove() *cobra.Command {
 			return err
 		}
 		if out.json() {
-			return cli.JSON(a.stdout, map[string]string{"id": r.GetId(), "name": r.GetName()})
+			return cli.JSON(a.stdout, removedHostJSON{r.GetId(), r.GetName()})
 		}
 		a.say("Host %s is removed. It keeps its CA files and any password that it knows: take that away with '%s'.", r.GetName(), a.hint("user rm NAME"))
 		return nil

@@ -55,7 +55,7 @@ func (a *app) initCommand() *cobra.Command {
 	}
 	var f initFlags
 	f.add(c.Flags())
-	out := output(c.Flags())
+	out := output(c.Flags(), initJSON{})
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		result, err := a.create(c.Context(), f)
 		if err != nil {
@@ -67,21 +67,28 @@ func (a *app) initCommand() *cobra.Command {
 		if err := a.printCreated(result); err != nil {
 			return err
 		}
+		if port := wrongSocket(a.dataDir, result.Domain); port != "" {
+			a.say("The unit's socket is on port %s, and the registry is to be on %s. Before the start: %s.", socketPort, port, server.SocketAdvice(port))
+		}
 		if result.Adopted != nil {
 			a.sayAdopted(result.Adopted)
 			return nil
 		}
-		a.say("Next: %s", a.hint("server"))
+		a.say("Next: %s", a.startHint())
 		return nil
 	}
 	return c
 }
 
 type initJSON struct {
-	Domain      string `json:"domain"`
-	FleetID     string `json:"fleet_id"`
+	// Domain is HOST:PORT as in image names.
+	Domain string `json:"domain"`
+	// FleetID is the new fleet.
+	FleetID string `json:"fleet_id"`
+	// Fingerprint is the SHA-256 of what hosts should trust.
 	Fingerprint string `json:"fingerprint"`
-	User        string `json:"user"`
+	// User is the first one, else empty.
+	User string `json:"user"`
 	// Password is the generated one, else empty.
 	Password string `json:"password"`
 	// Adopted is null for a new registry.

@@ -27,15 +27,21 @@ func (a *app) plan(ctx context.Context, f rotateFlags) (*pb.PlanRotationResponse
 }
 
 type planJSON struct {
-	Blocked   string         `json:"blocked"`
-	Hosts     []outlookJSON  `json:"hosts"`
+	// Blocked is why none can start, in words, else empty.
+	Blocked string `json:"blocked"`
+	// Hosts are all of the fleet.
+	Hosts []outlookJSON `json:"hosts"`
+	// Strangers use the registry, and may fail.
 	Strangers []strangerJSON `json:"strangers"`
 }
 
 type outlookJSON struct {
-	Host    string `json:"host"`
+	// Host is its name.
+	Host string `json:"host"`
+	// Outlook is ready, holds, sleeps, fails, joining or skipped.
 	Outlook string `json:"outlook"`
-	Text    string `json:"text"`
+	// Text is why, and what to do, in words.
+	Text string `json:"text"`
 }
 
 // printPlan is `ca rotate --dry-run`.

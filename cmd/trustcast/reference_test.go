@@ -17,36 +17,24 @@ import (
 
 	"github.com/trustcast/trustcast/internal/cli"
 	"github.com/trustcast/trustcast/internal/config"
+	"github.com/trustcast/trustcast/internal/manual"
 	"github.com/trustcast/trustcast/server"
 )
 
-var update = flag.Bool("update", false, "rewrite docs/reference/configuration.md")
+var update = flag.Bool("update", false, "rewrite docs/reference")
 
 // TestReference: the document has each setting as the program has it.
 func TestReference(t *testing.T) {
-	path := filepath.Join("..", "..", "docs", "reference", "configuration.md")
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := between(string(text), "settings", ofServer())
-	want = between(want, "others", ofOthers())
-	if want == string(text) {
-		return
-	}
-	if *update {
-		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	t.Errorf("%s is not what the flags say; run 'go test ./cmd/trustcast -run TestReference -update'", path)
+	page(t, "configuration.md", "settings", ofServer())
+	page(t, "configuration.md", "others", ofOthers())
 }
 
-// between replaces what stands after a comment that begins with name.
-func between(text, name, body string) string {
-	block := regexp.MustCompile(`(?s)(<!-- ` + name + `:[^\n]*\n).*?(<!-- end -->)`)
-	return block.ReplaceAllString(text, "${1}"+strings.ReplaceAll(body, "$", "$$")+"${2}")
+// page holds a block of a page of the reference to what the program says.
+func page(t *testing.T, name, block, body string) {
+	t.Helper()
+	if err := manual.Hold(filepath.Join("..", "..", "docs", "reference", name), block, body, *update); err != nil {
+		t.Error(err)
+	}
 }
 
 func quiet() *app {

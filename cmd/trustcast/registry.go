@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"strconv"
@@ -73,22 +74,36 @@ func (a *app) changeRegistry(ctx context.Context, req *pb.ChangeRegistryRequest)
 }
 
 type replicaJSON struct {
-	ID       string     `json:"id"`
-	State    string     `json:"state"`
-	Image    string     `json:"image"`
-	Started  *time.Time `json:"started"`
-	InFlight int32      `json:"in_flight"`
-	Problem  string     `json:"problem"`
+	// ID is its name.
+	ID string `json:"id"`
+	// State is serving, starting, draining or failing.
+	State string `json:"state"`
+	// Image is empty for embedded.
+	Image string `json:"image"`
+	// Started is when it began.
+	Started *time.Time `json:"started"`
+	// InFlight counts requests that it answers now.
+	InFlight int32 `json:"in_flight"`
+	// Problem is why it fails, in words, else empty.
+	Problem string `json:"problem"`
 }
 
 type registryJSON struct {
-	Engine   string        `json:"engine"`
-	State    string        `json:"state"`
-	Busy     string        `json:"busy"`
-	Problem  string        `json:"problem"`
-	Image    string        `json:"image"`
-	Wanted   int32         `json:"wanted"`
-	Held     int32         `json:"held"`
+	// Engine is embedded or docker.
+	Engine string `json:"engine"`
+	// State is running, paused or stopped, as it was chosen.
+	State string `json:"state"`
+	// Busy is what is under way, in words, else empty.
+	Busy string `json:"busy"`
+	// Problem is what is wrong, in words, else empty.
+	Problem string `json:"problem"`
+	// Image is that of new replicas; empty for embedded.
+	Image string `json:"image"`
+	// Wanted is how many replicas there shall be.
+	Wanted int32 `json:"wanted"`
+	// Held counts requests that wait.
+	Held int32 `json:"held"`
+	// Replicas are those that answer.
 	Replicas []replicaJSON `json:"replicas"`
 }
 
@@ -98,7 +113,7 @@ func (a *app) registryStatus() *cobra.Command {
 		Long:    "Show what the registry does, and each replica.\n\nExit code 3 means that it should run and does not, or not with all its replicas.",
 		Example: "  trustcast registry status", Args: names(),
 	}
-	out := output(c.Flags())
+	out := output(c.Flags(), registryJSON{})
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		r, err := ask(c.Context(), a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.GetRegistryResponse, error) {
 			return c.GetRegistry(ctx, &pb.GetRegistryRequest{})
@@ -151,12 +166,18 @@ func (a *app) printRegistry(r *pb.GetRegistryResponse) error {
 }
 
 type collectedJSON struct {
-	Blobs     uint64 `json:"blobs"`
+	// Blobs counts what was, or would be, freed.
+	Blobs uint64 `json:"blobs"`
+	// Manifests counts untagged ones, with --untagged.
 	Manifests uint64 `json:"manifests"`
-	Bytes     uint64 `json:"bytes"`
-	Uploads   uint64 `json:"uploads"`
-	Spared    uint64 `json:"spared"`
-	DryRun    bool   `json:"dry_run"`
+	// Bytes is how much space that is.
+	Bytes uint64 `json:"bytes"`
+	// Uploads counts those that nobody went on with.
+	Uploads uint64 `json:"uploads"`
+	// Spared counts blobs that nothing needs and that are younger than --min-age.
+	Spared uint64 `json:"spared"`
+	// DryRun says that nothing was freed.
+	DryRun bool `json:"dry_run"`
 }
 
 func (a *app) registryCollect() *cobra.Command {
@@ -169,7 +190,7 @@ func (a *app) registryCollect() *cobra.Command {
 	untagged := c.Flags().Bool("untagged", false, "remove manifests that no tag leads to, too")
 	youngest := age(time.Hour)
 	c.Flags().Var(&youngest, "min-age", "what is younger stays; 0 spares nothing")
-	out := output(c.Flags())
+	out := output(c.Flags(), collectedJSON{})
 	config.FromCommandLine(c.Flags(), "dry-run", "untagged", "min-age")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		var last *pb.CollectGarbageResponse
@@ -221,19 +242,36 @@ func (a *app) registryLogs() *cobra.Command {
 	tail := number{least: 0, most: math.MaxInt32}
 	c.Flags().Var(&tail, "tail", "only the last `N` lines of each replica; 0 shows all that are kept")
 	follow := c.Flags().BoolP("follow", "f", false, "go on with what is said from now on")
+	out := output(c.Flags(), logLineJSON{})
 	config.FromCommandLine(c.Flags(), "tail", "follow")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		return stream(c.Context(), a, func(ctx context.Context, c pb.AdminServiceClient) (grpc.ServerStreamingClient[pb.RegistryLogsResponse], error) {
 			return c.RegistryLogs(ctx, &pb.RegistryLogsRequest{Tail: int32(tail.value), Follow: *follow})
-		}, a.printLog)
+		}, func(r *pb.RegistryLogsResponse) error { return a.printLog(r, out.json()) })
 	}
 	return c
 }
 
+// logLineJSON is one line of `registry logs -o json`.
+type logLineJSON struct {
+	// Replica is who said it.
+	Replica string `json:"replica"`
+	// Text is the line without its end.
+	Text string `json:"text"`
+}
+
 // printLog puts the replica's name before each line.
-func (a *app) printLog(r *pb.RegistryLogsResponse) error {
+func (a *app) printLog(r *pb.RegistryLogsResponse, asJSON bool) error {
+	values := json.NewEncoder(a.stdout) // one a line
 	for line := range bytes.Lines(r.GetText()) {
-		if _, err := fmt.Fprintf(a.stdout, "%s  %s\n", r.GetReplica(), bytes.Map(printable.Rune, bytes.TrimRight(line, "\r\n"))); err != nil {
+		line = bytes.TrimRight(line, "\r\n")
+		var err error
+		if asJSON {
+			err = values.Encode(logLineJSON{r.GetReplica(), string(bytes.ToValidUTF8(line, []byte("\uFFFD")))})
+		} else {
+			_, err = fmt.Fprintf(a.stdout, "%s  %s\n", r.GetReplica(), bytes.Map(printable.Rune, line))
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -46,7 +46,7 @@ func (a *app) restore() *cobra.Command {
 	c.Flags().Var(&f.engine, "engine", "what runs the restored registry (default that of the registry in its place, else embedded)")
 	c.Flags().StringVar(&f.volume, "volume", "", "Docker's `VOLUME` that takes all data, made if it is missing; with --engine docker")
 	c.Flags().StringArrayVar(&f.identities, "identity", nil, "a `FILE` with the secret key of an encrypted backup (age's, or an SSH key); may be repeated")
-	f.out = output(c.Flags())
+	f.out = output(c.Flags(), restoredJSON{})
 	config.FromCommandLine(c.Flags(), "force")
 	c.RunE = func(c *cobra.Command, args []string) error { return a.restoreFrom(c.Context(), f, args[0]) }
 	return c
@@ -148,19 +148,32 @@ func (w *watched) Read(p []byte) (int, error) {
 }
 
 type restoredJSON struct {
-	Domain        string     `json:"domain"`
-	FleetID       string     `json:"fleet_id"`
-	Made          *time.Time `json:"made"`
-	Generation    uint64     `json:"generation"`
-	Images        int        `json:"images"`
-	Bytes         int64      `json:"bytes"`
-	WithoutImages bool       `json:"without_images"`
-	KeptImages    bool       `json:"kept_images"`
-	Hosts         []string   `json:"hosts"`
-	Users         []string   `json:"users"`
-	State         string     `json:"state"`
-	RevokedTokens int        `json:"revoked_tokens"`
-	Damaged       []string   `json:"damaged"`
+	// Domain is HOST:PORT as in image names.
+	Domain string `json:"domain"`
+	// FleetID is the fleet that it leads.
+	FleetID string `json:"fleet_id"`
+	// Made is when the backup was made.
+	Made *time.Time `json:"made"`
+	// Generation is above whatever hosts have.
+	Generation uint64 `json:"generation"`
+	// Images counts them.
+	Images int `json:"images"`
+	// Bytes is their size.
+	Bytes int64 `json:"bytes"`
+	// WithoutImages says that the backup has none.
+	WithoutImages bool `json:"without_images"`
+	// KeptImages says that those that were there stay.
+	KeptImages bool `json:"kept_images"`
+	// Hosts are known.
+	Hosts []string `json:"hosts"`
+	// Users can sign in.
+	Users []string `json:"users"`
+	// State is running, paused or stopped.
+	State string `json:"state"`
+	// RevokedTokens counts join tokens that count no more.
+	RevokedTokens int `json:"revoked_tokens"`
+	// Damaged are images that the backup does not have, since they were damaged.
+	Damaged []string `json:"damaged"`
 }
 
 func newRestoredJSON(r server.Restoration) restoredJSON {
@@ -197,6 +210,6 @@ func (a *app) printRestored(r server.Restoration) error {
 	}
 	a.say("Check the hosts and users: who was removed after the backup is back (remove with '%s', '%s'); hosts that joined after it are known again when they connect, new users are not.", a.hint("host rm NAME"), a.hint("user rm NAME"))
 	a.say("The registry serves nobody until every present host has the restored CA.")
-	a.say("Next: %s, then %s; '%s' does not wait for hosts.", a.hint("server"), a.hint("status --wait"), a.hint("ca serve-now"))
+	a.say("Next: %s, then %s; '%s' does not wait for hosts.", a.startHint(), a.hint("status --wait"), a.hint("ca serve-now"))
 	return nil
 }

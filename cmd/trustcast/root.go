@@ -64,7 +64,7 @@ func (a *app) root() *cobra.Command {
 		`  trustcast server --init --domain registry.example.com --user ci   # a registry in one line
   trustcast token create                                            # prints the line for each host
   trustcast status`,
-		a.initCommand(), a.server(), a.status(), a.user(), a.ca(), a.token(), a.host(), a.fleet(), a.registry(), a.backup(), a.restore(), a.config(), a.version(), a.completion())
+		a.initCommand(), a.server(), a.status(), a.doctor(), a.health(), a.user(), a.ca(), a.token(), a.host(), a.fleet(), a.registry(), a.backup(), a.restore(), a.config(), a.version(), a.completion())
 	c.Long = c.Short + ".\n\nExit codes: 0 done, 1 failed, 2 usage, 3 answered but the state is bad, 4 not found, 5 server unreachable."
 	c.SilenceErrors, c.SilenceUsage = true, true
 	c.SetHelpTemplate(helpTemplate)
@@ -72,7 +72,11 @@ func (a *app) root() *cobra.Command {
 	c.PersistentFlags().StringVar(&a.dataDir, "data-dir", defaultDataDir, "the server's data `directory`; its socket is in there")
 	c.PersistentFlags().StringVar(&a.configFile, configFlag, "", "configuration `file` with flags by their names, or off (default "+config.DefaultPath+" if it exists)")
 	c.SetHelpCommand(a.help())
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return config.Misused(err) })
 	c.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
+		if completing(c.CalledAs()) {
+			return nil // what it completes reads its own
+		}
 		if err := a.configure(c); err != nil {
 			return err
 		}
@@ -84,6 +88,9 @@ func (a *app) root() *cobra.Command {
 
 func (a *app) execute(ctx context.Context, args []string) error {
 	root := a.root()
+	if len(args) > 0 && completing(args[0]) {
+		a.offer(root)
+	}
 	root.SetArgs(args)
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
@@ -93,6 +100,11 @@ func (a *app) execute(ctx context.Context, args []string) error {
 		return a.misused(c, err)
 	}
 	return err
+}
+
+// completing: a completion script asks with this command.
+func completing(name string) bool {
+	return name == cobra.ShellCompRequestCmd || name == cobra.ShellCompNoDescRequestCmd
 }
 
 // misused makes a usage error of what cobra refused.
@@ -152,6 +164,9 @@ func (a *app) configure(c *cobra.Command) error {
 	var err error
 	if a.file, err = config.Find(path); err != nil {
 		return err
+	}
+	if a.file.Closed {
+		a.say("warning: this user may not read %s: its settings count for nothing here", config.DefaultPath)
 	}
 	unknown := a.file.Check(allFlags(c.Root()))
 	a.origins, err = config.Lay(c.Flags(), a.getenv, a.file)

@@ -46,7 +46,7 @@ func (a *app) caRotate() *cobra.Command {
 	c.Flags().BoolVar(&f.compromised, "compromised", false, "the CA's key was stolen: trust nothing that it signed")
 	c.Flags().BoolVar(&f.replace, "replace", false, "begin a staged rotation anew, with another CA")
 	c.Flags().Uint64Var(&f.rotation, "rotation", 0, "change rotation `NUMBER`, and start none when it is over")
-	f.out = output(c.Flags())
+	f.out = output(c.Flags(), rotatedJSON{}, planJSON{})
 	config.FromCommandLine(c.Flags(), "skip", "deadline", "dry-run", "compromised", "replace", "rotation")
 	c.PreRunE = func(c *cobra.Command, _ []string) error { return f.check(c.Flags()) }
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -116,9 +116,12 @@ func (a *app) confirmRotation(ctx context.Context, f rotateFlags) error {
 }
 
 type rotatedJSON struct {
-	Rotation   uint64 `json:"rotation"`
+	// Rotation is its number.
+	Rotation uint64 `json:"rotation"`
+	// Generation is the one that hosts should have, with --wait after the end.
 	Generation uint64 `json:"generation"`
-	Started    bool   `json:"started"`
+	// Started is false if a rotation was under way and only took the changes.
+	Started bool `json:"started"`
 }
 
 func (a *app) printRotating(r *pb.RotateCAResponse, asJSON bool) error {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -10,14 +9,15 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/trustcast/trustcast/internal/cli"
+	"github.com/trustcast/trustcast/internal/logging"
 	"github.com/trustcast/trustcast/server"
 )
 
 // serverFlags are the flags of `trustcast server`, beside those of init.
 type serverFlags struct {
 	initFlags
-	init                                    bool
-	logFormat                               choice
+	init, pprof                             bool
+	logFormat, logLevel                     choice
 	image, network                          string
 	replicas                                number
 	minFree                                 byteSize
@@ -28,7 +28,7 @@ type serverFlags struct {
 }
 
 func (f *serverFlags) add(flags *pflag.FlagSet) {
-	f.logFormat = newChoice("text", "json")
+	f.logFormat, f.logLevel = newChoice(logging.Formats()...), newChoice(logging.Levels()...)
 	f.initFlags.add(flags)
 	flags.BoolVar(&f.init, "init", false, "create the registry first, as 'trustcast init' does, unless it is there already")
 	flags.StringVar(&f.image, "registry-image", "", "`IMAGE` of the registry's containers (default registry:3); with --engine docker")
@@ -40,6 +40,7 @@ func (f *serverFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.grpc, "grpc-listen", "", "`HOST:PORT` for agents (default :7443)")
 	flags.StringVar(&f.gossip, "gossip-listen", "", "`HOST:PORT` for gossip, TCP and UDP, or off (default :7947)")
 	flags.StringVar(&f.http, "http-listen", "", "`HOST:PORT` for health and metrics, or off (default 127.0.0.1:7480)")
+	flags.BoolVar(&f.pprof, "pprof", false, "serve profiles at --http-listen, which must be on loopback, since memory with secrets may be in them: 'go tool pprof http://127.0.0.1:7480/debug/pprof/profile'")
 	flags.StringVar(&f.advertise, "advertise", "", "`HOST[:PORT]` that agents dial (default the domain's host and the port of --grpc-listen)")
 	flags.Var(&f.tick, "tick", "how often agents report and check again (default 60s)")
 	flags.Var(&f.goneAfter, "gone-after", "a host that gave no sign for so long is gone (default 10m)")
@@ -47,7 +48,8 @@ func (f *serverFlags) add(flags *pflag.FlagSet) {
 	flags.Var(&f.identityLife, "identity-life", "life of a host's identity, renewed at two thirds (default 90d)")
 	flags.Var(&f.serverIdentityLife, "server-identity-life", "life of the identity that agents know the server by, renewed at two thirds (default 30d)")
 	flags.StringVar(&f.rotateWindow, "rotate-window", "", "when automatic rotations may start, `HH:MM-HH:MM` in UTC (default always)")
-	flags.Var(&f.logFormat, "log-format", "how to write the log")
+	flags.Var(&f.logFormat, "log-format", "how to write the log; auto is journal where systemd takes it, else text")
+	flags.Var(&f.logLevel, "log-level", "write this and what is more urgent")
 }
 
 func (a *app) server() *cobra.Command {
@@ -66,7 +68,10 @@ func (a *app) server() *cobra.Command {
 			return cli.Errorf(cli.Usage, "--adopt and --new-ca are for a registry that is made: add --init, or leave them out")
 		}
 		a.sayTypos(c)
-		cfg := f.config(a)
+		cfg, err := supervised(f.config(a), a.getenv)
+		if err != nil {
+			return err
+		}
 		if err := cfg.Check(); err != nil {
 			return cli.Errorf(cli.Usage, "%w", err)
 		}
@@ -109,9 +114,13 @@ func (a *app) createOnce(ctx context.Context, f initFlags) error {
 }
 
 func (f *serverFlags) config(a *app) server.Config {
+	log, err := logging.New(a.stderr, a.getenv, f.logFormat.value, f.logLevel.value) // stdout is for data
+	if err != nil {
+		panic(err) // both are choices of what it takes
+	}
 	return server.Config{
 		DataDir: a.dataDir, Domain: f.domain, Aliases: f.aliases, Subject: f.subject, User: f.user,
-		RegistryListen: f.registry, GRPCListen: f.grpc, GossipListen: f.gossip, HTTPListen: f.http, Advertise: f.advertise,
+		RegistryListen: f.registry, GRPCListen: f.grpc, GossipListen: f.gossip, HTTPListen: f.http, Pprof: f.pprof, Advertise: f.advertise,
 		Tick: time.Duration(f.tick), GoneAfter: time.Duration(f.goneAfter), Deadline: time.Duration(f.deadline),
 		CALife: time.Duration(f.caLife), LeafLife: time.Duration(f.leafLife), IdentityLife: time.Duration(f.identityLife),
 		ControlLife: time.Duration(f.controlLife), ServerIdentityLife: time.Duration(f.serverIdentityLife),
@@ -121,15 +130,8 @@ func (f *serverFlags) config(a *app) server.Config {
 			File: a.file.Path, Section: a.file.Registry, Environ: a.environ(),
 			Engine: f.engine.value, Network: f.network != "", Replicas: f.replicas.value,
 		},
-		Log:     a.logger(f.logFormat.value),
-		Version: version,
+		Log:            log,
+		Version:        version,
+		GiveMemoryBack: true,
 	}
-}
-
-// logger writes transitions to stderr; stdout is for data.
-func (a *app) logger(format string) *slog.Logger {
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(a.stderr, nil))
-	}
-	return slog.New(slog.NewTextHandler(a.stderr, nil))
 }

@@ -27,7 +27,7 @@ func (a *app) status() *cobra.Command {
 	wait := c.Flags().Bool("wait", false, "wait until no rotation runs and every present host is trusted")
 	var timeout duration
 	c.Flags().Var(&timeout, "timeout", "wait no longer than this (default without limit)")
-	out := output(c.Flags())
+	out := output(c.Flags(), statusJSON{})
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		s, bad, err := a.observe(c.Context(), *wait, time.Duration(timeout))
 		if err != nil {

@@ -16,10 +16,14 @@ const maxStrangers = 20
 
 // strangerJSON is an address that uses the registry and belongs to no host.
 type strangerJSON struct {
-	Address  string     `json:"address"`
+	// Address is without a port.
+	Address string `json:"address"`
+	// LastSeen is its last request.
 	LastSeen *time.Time `json:"last_seen"`
-	Requests uint64     `json:"requests"`
-	Refusals uint64     `json:"refusals"`
+	// Requests counts those of signed-in users.
+	Requests uint64 `json:"requests"`
+	// Refusals counts handshakes that ended because the CA is unknown there.
+	Refusals uint64 `json:"refusals"`
 }
 
 func newStrangersJSON(strangers []*pb.Stranger) []strangerJSON {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/trustcast/trustcast/internal/cli"
+	"github.com/trustcast/trustcast/internal/config"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
@@ -34,7 +36,7 @@ func (a *app) tokenCreate() *cobra.Command {
 	c.Flags().Var(&expires, "expires", "how long it can be used, or never (default 24h)")
 	c.Flags().Var(&uses, "uses", "how many hosts may use it; 0 is no limit")
 	host := c.Flags().String("host", "", "only for the host `NAME`, once; replaces the host that has the name now")
-	out := output(c.Flags())
+	out := output(c.Flags(), createdTokenJSON{})
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		r, err := ask(c.Context(), a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.CreateTokenResponse, error) {
 			return c.CreateToken(ctx, &pb.CreateTokenRequest{Expires: durationpb.New(time.Duration(expires)), Uses: int32(uses.value), Host: *host})
@@ -56,11 +58,16 @@ func (a *app) tokenCreate() *cobra.Command {
 }
 
 type createdTokenJSON struct {
-	ID          string     `json:"id"`
-	Token       string     `json:"token"`
-	Expires     *time.Time `json:"expires"`
-	JoinAddress string     `json:"join_address"`
-	JoinLine    string     `json:"join_line"`
+	// ID is what revokes it.
+	ID string `json:"id"`
+	// Token is the secret itself.
+	Token string `json:"token"`
+	// Expires is null if it never does.
+	Expires *time.Time `json:"expires"`
+	// JoinAddress is HOST:PORT of the server; empty if it does not know it.
+	JoinAddress string `json:"join_address"`
+	// JoinLine is to be run on a host, as root.
+	JoinLine string `json:"join_line"`
 }
 
 func joinLine(r *pb.CreateTokenResponse) string {
@@ -95,39 +102,56 @@ func (a *app) printJoin(r *pb.CreateTokenResponse) error {
 }
 
 type tokenJSON struct {
-	ID      string     `json:"id"`
-	State   string     `json:"state"`
-	Host    string     `json:"host"`
-	Uses    int32      `json:"uses"`
-	Used    int32      `json:"used"`
+	// ID is what revokes it.
+	ID string `json:"id"`
+	// State is valid, expired, used up or revoked.
+	State string `json:"state"`
+	// Host is the only name that it is for, else empty.
+	Host string `json:"host"`
+	// Uses is how many hosts may use it; 0 is no limit.
+	Uses int32 `json:"uses"`
+	// Used is how many did.
+	Used int32 `json:"used"`
+	// Created is when.
 	Created *time.Time `json:"created"`
+	// Expires is null if it never does.
 	Expires *time.Time `json:"expires"`
 }
 
 func (a *app) tokenList() *cobra.Command {
-	c := &cobra.Command{Use: "ls", Short: "List the tokens, without their secrets", Example: "  trustcast token ls -o json", Args: names()}
-	out := output(c.Flags())
+	c := &cobra.Command{Use: "ls", Short: "List the tokens, without their secrets", Example: "  trustcast token ls --state valid\n  trustcast token ls -o json", Args: names()}
+	states := choices{allowed: tokenStates}
+	c.Flags().Var(&states, "state", "only tokens in this state; may be repeated")
+	quiet := c.Flags().BoolP("quiet", "q", false, "print IDs alone, whatever -o says")
+	config.FromCommandLine(c.Flags(), "state")
+	out := output(c.Flags(), []tokenJSON{})
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		r, err := ask(c.Context(), a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.ListTokensResponse, error) {
-			return c.ListTokens(ctx, &pb.ListTokensRequest{})
-		})
+		tokens, err := a.tokens(c.Context())
 		if err != nil {
 			return err
 		}
-		if out.json() {
-			tokens := []tokenJSON{}
-			for _, t := range r.GetTokens() {
-				tokens = append(tokens, tokenJSON{t.GetId(), t.GetState(), t.GetHost(), t.GetUses(), t.GetUsed(), instant(t.GetCreated()), instant(t.GetExpires())})
-			}
-			return cli.JSON(a.stdout, tokens)
+		tokens = slices.DeleteFunc(tokens, func(t *pb.TokenInfo) bool { return !states.fit(t.GetState()) })
+		switch {
+		case *quiet:
+			return printNames(a.stdout, tokens, (*pb.TokenInfo).GetId)
+		case out.json():
+			return cli.JSON(a.stdout, newTokensJSON(tokens))
 		}
 		rows := []string{row("ID", "STATE", "USED", "HOST", "CREATED", "EXPIRES")}
-		for _, t := range r.GetTokens() {
+		for _, t := range tokens {
 			rows = append(rows, row(t.GetId(), t.GetState(), usedOf(t), t.GetHost(), day(t.GetCreated()), expiry(t)))
 		}
 		return table(a.stdout, rows...)
 	}
 	return c
+}
+
+func newTokensJSON(tokens []*pb.TokenInfo) []tokenJSON {
+	out := []tokenJSON{}
+	for _, t := range tokens {
+		out = append(out, tokenJSON{t.GetId(), t.GetState(), t.GetHost(), t.GetUses(), t.GetUsed(), instant(t.GetCreated()), instant(t.GetExpires())})
+	}
+	return out
 }
 
 func usedOf(t *pb.TokenInfo) string {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -27,7 +28,7 @@ func (a *app) userAdd() *cobra.Command {
 		Args:    names("the user's NAME"),
 	}
 	stdin := c.Flags().Bool("password-stdin", false, "read the password from standard input")
-	out := output(c.Flags())
+	out := output(c.Flags(), addedUserJSON{})
 	c.RunE = func(c *cobra.Command, args []string) error {
 		password, err := a.password(args[0], *stdin)
 		if err != nil {
@@ -50,8 +51,10 @@ func (a *app) userAdd() *cobra.Command {
 }
 
 type addedUserJSON struct {
-	Name     string `json:"name"`
-	Replaced bool   `json:"replaced"`
+	// Name is the user.
+	Name string `json:"name"`
+	// Replaced says that the user was there and has a new password.
+	Replaced bool `json:"replaced"`
 	// Password is the generated one, else empty.
 	Password string `json:"password"`
 }
@@ -96,22 +99,18 @@ func (a *app) users(ctx context.Context) (*pb.ListUsersResponse, error) {
 }
 
 func (a *app) userList() *cobra.Command {
-	c := &cobra.Command{Use: "ls", Short: "List the users", Example: "  trustcast user ls", Args: names()}
-	out := output(c.Flags())
-	c.RunE = func(c *cobra.Command, _ []string) error {
+	c := &cobra.Command{Use: "ls [PATTERN...]", Short: "List the users, all or those like one of the patterns", Example: "  trustcast user ls\n  trustcast user ls 'ci-*'", Args: patterns}
+	out := output(c.Flags(), []string{})
+	c.RunE = func(c *cobra.Command, args []string) error {
 		r, err := a.users(c.Context())
 		if err != nil {
 			return err
 		}
+		names := slices.DeleteFunc(list(r.GetNames()), func(name string) bool { return !alike(args, name) })
 		if out.json() {
-			return cli.JSON(a.stdout, list(r.GetNames()))
+			return cli.JSON(a.stdout, names)
 		}
-		for _, name := range r.GetNames() {
-			if _, err := fmt.Fprintln(a.stdout, name); err != nil {
-				return err
-			}
-		}
-		return nil
+		return printNames(a.stdout, names, func(name string) string { return name })
 	}
 	return c
 }

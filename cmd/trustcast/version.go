@@ -19,11 +19,11 @@ func (a *app) version() *cobra.Command {
 		Example: "  trustcast version -o json",
 		Args:    names(),
 	}
-	out := output(c.Flags())
+	out := output(c.Flags(), cli.Version{})
 	c.RunE = func(*cobra.Command, []string) error {
 		platform := runtime.GOOS + "/" + runtime.GOARCH
 		if out.json() {
-			return cli.JSON(a.stdout, map[string]string{"version": version, "go": runtime.Version(), "platform": platform})
+			return cli.JSON(a.stdout, cli.Version{Version: version, Go: runtime.Version(), Platform: platform})
 		}
 		_, err := fmt.Fprintf(a.stdout, "trustcast %s (%s, %s)\n", version, runtime.Version(), platform)
 		return err

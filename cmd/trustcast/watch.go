@@ -21,7 +21,15 @@ const (
 
 	stateTrusted = "trusted"
 
+	tokenValid = "valid"
+
 	modeCompromised = "compromised"
+)
+
+// hostStates and tokenStates are all there are.
+var (
+	hostStates  = []string{stateTrusted, "pending", "refused", "failed", "gone"}
+	tokenStates = []string{tokenValid, "expired", "used up", "revoked"}
 )
 
 // A server that restarts while somebody waits is given this long to come back,

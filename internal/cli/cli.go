@@ -123,6 +123,15 @@ func Variable(flag string) string {
 	return "TRUSTCAST_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
+// Version is what the command version of both programs prints as JSON.
+type Version struct {
+	Version string `json:"version"`
+	// Go is the version of the compiler.
+	Go string `json:"go"`
+	// Platform is like linux/amd64.
+	Platform string `json:"platform"`
+}
+
 // JSON writes v, indented.
 func JSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)

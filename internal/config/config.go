@@ -40,6 +40,8 @@ type File struct {
 	Registry []byte
 	// Public says that every user of the machine can read it.
 	Public bool
+	// Closed says that DefaultPath is there, and that this user may not read it.
+	Closed bool
 
 	keys []key // as they stand in the file
 }
@@ -51,8 +53,8 @@ type key struct {
 	value *yaml.Node
 }
 
-// Find reads the file of this path; an empty one is DefaultPath if that exists, and
-// Off is none.
+// Find reads the file of this path; an empty one is DefaultPath if that exists and this
+// user may read it, and Off is none.
 func Find(path string) (*File, error) {
 	switch path {
 	case Off:
@@ -61,7 +63,11 @@ func Find(path string) (*File, error) {
 		if _, err := os.Stat(DefaultPath); errors.Is(err, fs.ErrNotExist) {
 			return &File{}, nil
 		}
-		path = DefaultPath
+		f, err := Read(DefaultPath)
+		if errors.Is(err, fs.ErrPermission) {
+			return &File{Closed: true}, nil
+		}
+		return f, err
 	}
 	return Read(path)
 }

@@ -119,11 +119,28 @@ func (f *File) set(flags *pflag.FlagSet, flag *pflag.Flag, k key) error {
 	return nil
 }
 
+// Misused says of a flag of the command line what is wrong with it, without quoting a
+// parser of the language; other mistakes of the command line stay as they are.
+func Misused(err error) error {
+	e, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok {
+		return err
+	}
+	flag := "--" + e.GetFlag().Name
+	if short := e.GetFlag().Shorthand; short != "" {
+		flag = "-" + short + ", " + flag
+	}
+	return fmt.Errorf("invalid argument %q for %q flag: %w", e.GetValue(), flag, unwrapped(e.GetFlag(), err))
+}
+
 // unwrapped is what pflag wraps: "invalid argument … for … flag" repeats what a
 // mistake says already, and of a switch it quotes the parser.
 func unwrapped(f *pflag.Flag, err error) error {
-	if f.Value.Type() == "bool" {
+	switch f.Value.Type() {
+	case "bool":
 		return errors.New("give true or false")
+	case "uint64":
+		return errors.New("give a whole number, like 3")
 	}
 	if e, ok := err.(*pflag.InvalidValueError); ok { //nolint:errorlint // pflag returns just this
 		return e.Unwrap()

@@ -14,9 +14,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sync/errgroup"
 )
 
 // WriteFile replaces path with data, durably. The temporary name starts with a
@@ -24,8 +26,13 @@ import (
 // Docker's scan for *.crt takes it for content.
 func WriteFile(path string, data []byte, perm fs.FileMode) error {
 	dir := filepath.Dir(path)
+	return write(path, path, data, perm, renameio.WithTempDir(dir), func() error { return syncDir(dir) })
+}
+
+// write replaces path, which the option's side of the file system calls name.
+func write(path, name string, data []byte, perm fs.FileMode, where renameio.Option, sync func() error) error {
 	reached(beforeWrite, path)
-	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(dir), renameio.WithPermissions(perm), renameio.IgnoreUmask())
+	f, err := renameio.NewPendingFile(name, where, renameio.WithPermissions(perm), renameio.IgnoreUmask())
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -37,10 +44,62 @@ func WriteFile(path string, data []byte, perm fs.FileMode) error {
 	if err := f.CloseAtomicallyReplace(); err != nil { // fsync, close, rename
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	if err := syncDir(dir); err != nil {
+	if err := sync(); err != nil {
 		return err
 	}
 	reached(afterRename, path)
+	return nil
+}
+
+// File is one of WriteFiles.
+type File struct {
+	Path string
+	Data []byte
+}
+
+// WriteFiles replaces several files of one directory, each as WriteFile does, in
+// little more than the time of one: the disk syncs them together. After an error any
+// of them may be the new one.
+func WriteFiles(files []File, perm fs.FileMode) error {
+	if len(files) == 0 {
+		return nil
+	}
+	var all []*renameio.PendingFile
+	defer func() {
+		for _, f := range all {
+			_ = f.Cleanup() // nothing left to clean after the rename
+		}
+	}()
+	for _, file := range files {
+		reached(beforeWrite, file.Path)
+		f, err := renameio.NewPendingFile(file.Path, renameio.WithTempDir(filepath.Dir(file.Path)), renameio.WithPermissions(perm), renameio.IgnoreUmask())
+		if err != nil {
+			return fmt.Errorf("write %s: %w", file.Path, err)
+		}
+		all = append(all, f)
+		if _, err := f.Write(file.Data); err != nil {
+			return fmt.Errorf("write %s: %w", file.Path, err)
+		}
+	}
+	var syncing errgroup.Group
+	for _, f := range all {
+		syncing.Go(f.Sync)
+	}
+	if err := syncing.Wait(); err != nil {
+		return fmt.Errorf("write files: %w", err)
+	}
+	for i, f := range all {
+		reached(beforeRename, files[i].Path)
+		if err := f.CloseAtomicallyReplace(); err != nil { // its fsync finds nothing to do
+			return fmt.Errorf("write %s: %w", files[i].Path, err)
+		}
+	}
+	if err := syncDir(filepath.Dir(files[0].Path)); err != nil {
+		return err
+	}
+	for _, file := range files {
+		reached(afterRename, file.Path)
+	}
 	return nil
 }
 
@@ -95,8 +154,8 @@ func MkdirAll(dir string, perm fs.FileMode) error {
 }
 
 // Strays removes the temporary files that a killed process left in dir for the
-// target called name.
-func Strays(dir, name string) error {
+// targets called so.
+func Strays(dir string, names ...string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -105,7 +164,7 @@ func Strays(dir, name string) error {
 		return fmt.Errorf("look for left-over files: %w", err)
 	}
 	for _, e := range entries {
-		if isTemporary(e.Name(), name) {
+		if slices.ContainsFunc(names, func(name string) bool { return IsTemporary(e.Name(), name) }) {
 			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("remove left-over file: %w", err)
 			}
@@ -114,9 +173,9 @@ func Strays(dir, name string) error {
 	return nil
 }
 
-// isTemporary knows the names that renameio gives: a dot, the target's name and
+// IsTemporary knows the names that renameio gives: a dot, the target's name and
 // a number.
-func isTemporary(entry, target string) bool {
+func IsTemporary(entry, target string) bool {
 	digits, ok := strings.CutPrefix(entry, "."+target)
 	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
 }
@@ -126,6 +185,11 @@ func syncDir(dir string) error {
 	if err != nil {
 		return fmt.Errorf("sync directory: %w", err)
 	}
+	return syncOpen(d, dir)
+}
+
+// syncOpen closes the directory, too.
+func syncOpen(d *os.File, dir string) error {
 	defer func() { _ = d.Close() }() // read-only handle
 	if err := d.Sync(); err != nil {
 		return fmt.Errorf("sync directory %s: %w", dir, err)

@@ -128,3 +128,29 @@ func TestMkdirAll(t *testing.T) {
 		t.Error("a file in the way is taken for a directory")
 	}
 }
+
+func TestWriteFiles(t *testing.T) {
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	for _, content := range []string{"one", "two"} {
+		if err := WriteFiles([]File{{a, []byte(content)}, {b, []byte(content)}}, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{a, b} {
+			got, err := os.ReadFile(path)
+			info, statErr := os.Stat(path)
+			if err != nil || statErr != nil || string(got) != content || info.Mode().Perm() != 0o600 {
+				t.Errorf("%q (%v, %v)", got, err, statErr)
+			}
+		}
+	}
+	if err := WriteFiles([]File{{a, []byte("three")}, {filepath.Join(dir, "missing", "c"), nil}}, 0o600); err == nil {
+		t.Error("written into a directory that is not there")
+	}
+	if got, err := os.ReadFile(a); err != nil || string(got) != "two" {
+		t.Errorf("one of them was replaced: %q, %v", got, err)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 2 {
+		t.Errorf("left over: %v", entries)
+	}
+}

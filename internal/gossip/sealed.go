@@ -3,6 +3,7 @@ package gossip
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/rand"
 	"sync/atomic"
 )
 
@@ -17,7 +18,7 @@ const (
 	streamHead   = 1 + 4              // kind, length
 )
 
-// opener opens what members sealed. Its methods are safe for concurrent use.
+// opener opens what members sealed, and seals as they do. Its methods are safe for concurrent use.
 type opener struct {
 	keys atomic.Pointer[[]cipher.AEAD]
 }
@@ -51,4 +52,13 @@ func (o *opener) open(buf, sealed, covered []byte) (message []byte, ok bool) {
 		}
 	}
 	return nil, false
+}
+
+// seal returns a message as members send it, under the first key; covered is a
+// stream's head.
+func (o *opener) seal(message, covered []byte) []byte {
+	sealed := make([]byte, 1+nonceSize, sealOverhead+len(message))
+	sealed[0] = sealVersion
+	_, _ = rand.Read(sealed[1:]) // never fails
+	return (*o.keys.Load())[0].Seal(sealed, sealed[1:], message, covered)
 }

@@ -70,7 +70,7 @@ func blobOf(name string) (digest, bool) {
 
 // checkBlob: content and path agree.
 func (r *reader) checkBlob(d digest, sum string) error {
-	if !validDigest.MatchString(string(d)) {
+	if !validDigest().MatchString(string(d)) {
 		return refusedf("%q is no digest", d)
 	}
 	algorithm, want := d.parts()

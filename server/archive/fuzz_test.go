@@ -64,7 +64,7 @@ func FuzzParseRefs(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := parseRefs(data)
 		for _, d := range append(r.blobs, r.manifests...) {
-			if !validDigest.MatchString(string(d)) || err != nil {
+			if !validDigest().MatchString(string(d)) || err != nil {
 				t.Errorf("%q, %v", d, err)
 			}
 			if k, ok := kindOf(d.blobPath()); !ok || k.limit != 0 {

@@ -116,7 +116,7 @@ func (im *images) findRepositories(prefix string) error {
 			}
 		case e.Name() == "_manifests", e.Name() == "_layers":
 			im.repos[prefix] = &repository{tags: map[string]*tag{}, revisions: map[digest]bool{}, layers: map[digest]bool{}, refs: map[digest]refs{}}
-		case validComponent.MatchString(e.Name()):
+		case validComponent().MatchString(e.Name()):
 			if err := im.findRepositories(path.Join(prefix, e.Name())); err != nil {
 				return err
 			}
@@ -135,7 +135,7 @@ func (im *images) read(name string) error {
 		return err
 	}
 	for _, e := range tags {
-		if !validTag.MatchString(e.Name()) {
+		if !validTag().MatchString(e.Name()) {
 			continue
 		}
 		if r.tags[e.Name()], err = im.readTag(path.Join(root, "_manifests/tags", e.Name())); err != nil {
@@ -189,7 +189,7 @@ func (im *images) link(file string) (digest, error) {
 		return "", im.foreign
 	case err != nil:
 		return "", err
-	case !validDigest.Match(data):
+	case !validDigest().Match(data):
 		return "", nil // an old registry writes it in place
 	}
 	return digest(data), nil
@@ -208,7 +208,7 @@ func (im *images) links(dir string, into map[digest]bool) error {
 		}
 		for _, e := range entries {
 			d := digest(a.Name() + ":" + e.Name())
-			if validDigest.MatchString(string(d)) && im.linked(dir, d) {
+			if validDigest().MatchString(string(d)) && im.linked(dir, d) {
 				into[d] = true
 			}
 		}

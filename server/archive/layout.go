@@ -6,6 +6,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // registryRoot is where distribution keeps images under a data directory.
@@ -22,7 +23,7 @@ const (
 
 // kind is one of the kinds of files that a backup has.
 type kind struct {
-	paths *regexp.Regexp
+	paths func() *regexp.Regexp
 	// limit of its size (bytes); 0: none.
 	limit int64
 	mode  fs.FileMode
@@ -46,7 +47,11 @@ var kinds = []kind{
 		`)/link`), 256, 0o644},
 }
 
-func exactly(pattern string) *regexp.Regexp { return regexp.MustCompile(`^` + pattern + `$`) }
+// exactly compiles a pattern when something is first compared with it: backups alone
+// need it, and each command would pay a megabyte for it when it starts.
+func exactly(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^` + pattern + `$`) })
+}
 
 var (
 	validComponent = exactly(component)
@@ -60,7 +65,7 @@ func kindOf(name string) (kind, bool) {
 		return kind{}, false
 	}
 	for _, k := range kinds {
-		if k.paths.MatchString(name) {
+		if k.paths().MatchString(name) {
 			return k, true
 		}
 	}

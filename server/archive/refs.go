@@ -55,13 +55,13 @@ func parseRefs(data []byte) (refs, error) {
 		if len(b.URLs) > 0 {
 			continue // it is fetched from elsewhere
 		}
-		if !validDigest.MatchString(b.Digest) {
+		if !validDigest().MatchString(b.Digest) {
 			return refs{}, fmt.Errorf("it names %q, which is no digest", b.Digest)
 		}
 		r.blobs = append(r.blobs, digest(b.Digest))
 	}
 	for _, d := range m.Manifests {
-		if !validDigest.MatchString(d.Digest) {
+		if !validDigest().MatchString(d.Digest) {
 			return refs{}, fmt.Errorf("it names %q, which is no digest", d.Digest)
 		}
 		r.manifests = append(r.manifests, digest(d.Digest))

@@ -142,7 +142,7 @@ func (r Rotation) ids(v View, which func(Host) bool) []string {
 // leave goes on without hosts: the promises do not cover them any more.
 func (r Rotation) leave(ids []string) Rotation {
 	if len(ids) > 0 {
-		r.Uncover = append(slices.Clone(r.Uncover), ids...)
+		r.Uncover = slices.Sorted(slices.Values(slices.Concat(r.Uncover, ids)))
 	}
 	return r
 }

@@ -15,7 +15,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/trustcast/trustcast/certs"
@@ -49,9 +51,10 @@ type Config struct {
 	Tick, Deadline time.Duration
 	// Window is when rotations by age may start; the zero value is always.
 	Window Window
-	// Hosts lists the fleet; Cover and Uncover say durably whether the promises
-	// cover a host.
+	// Hosts lists the fleet, Host is one of it; Cover and Uncover say durably
+	// whether the promises cover a host.
 	Hosts          func() []HostReport
+	Host           func(id string) (HostReport, bool)
 	Cover, Uncover func(id string) error
 	// ClockOff says that this server's clock cannot be relied on: nothing happens
 	// by time alone then. Nil: never.
@@ -69,17 +72,26 @@ type Authority struct {
 	cfg   Config
 	maker maker
 	nudge chan struct{}
+	heard heard
+	began time.Time // when it was opened
+	// looked is when Run last came round, in nanoseconds since began.
+	looked atomic.Int64
 
-	mu     sync.Mutex
-	rec    record
-	rev    uint64 // revision in the store
-	wanted Wanted // derived from rec
+	// wanted is derived from rec, and read by each stream while a step holds mu.
+	wanted atomic.Pointer[Wanted]
+
+	mu  sync.Mutex
+	rec record
+	rev uint64 // revision in the store
 
 	serving   Serving   // what the edge was last given
 	published uint64    // the Rotation.Rev of it; 0: nothing yet
 	complaint string    // last error of Run, for status, and to log each only once
 	held      []string  // whom the next step waited for last
 	ready     time.Time // see View.Ready
+	awaits    string    // whose report can bring the next step: an ID, anybody or nobody
+	heeded    time.Time // when a claim to be further was looked into
+	lens      lens
 	// doomed are keys that the record forgot and that are still to be destroyed.
 	doomed []records.KeyID
 	// orphans are keys of records that could not be written.
@@ -90,11 +102,7 @@ type Authority struct {
 // replace one.
 func Create(cfg Config, now time.Time, by string) (certs.Bundle, error) {
 	m := cfg.maker()
-	ca, signer, err := m.newCA(1, now)
-	if err != nil {
-		return certs.Bundle{}, err
-	}
-	leaves, err := m.newLeaves(1, signer, now)
+	ca, signer, leaves, err := m.newCA(1, now)
 	if err != nil {
 		return certs.Bundle{}, err
 	}
@@ -112,20 +120,23 @@ func (cfg Config) maker() maker {
 
 // Open loads the record and checks that its keys are there.
 func Open(cfg Config) (*Authority, error) {
-	a := &Authority{cfg: cfg, maker: cfg.maker(), nudge: make(chan struct{}, 1)}
+	a := &Authority{cfg: cfg, maker: cfg.maker(), nudge: make(chan struct{}, 1), began: time.Now()}
 	rev, err := cfg.Records.Get(recordName, &a.rec)
 	if err != nil {
 		return nil, fmt.Errorf("open registry CA: %w", err)
 	}
 	a.rev = rev
+	slices.Sort(a.rec.Rotation.Uncover) // that of an older server is not
 	for _, id := range a.rec.keys() {
 		if _, err := cfg.Keys.Signer(id); err != nil {
 			return nil, fmt.Errorf("open registry CA: %w", err)
 		}
 	}
-	if a.wanted, err = a.rec.wanted(); err != nil {
+	w, err := a.rec.wanted()
+	if err != nil {
 		return nil, fmt.Errorf("open registry CA: %w", err)
 	}
+	a.wanted.Store(&w)
 	return a, nil
 }
 
@@ -136,14 +147,6 @@ func (a *Authority) Keys() []records.KeyID {
 	return a.rec.keys()
 }
 
-// Nudge makes Run look again: a report came, or somebody is gone.
-func (a *Authority) Nudge() {
-	select {
-	case a.nudge <- struct{}{}:
-	default:
-	}
-}
-
 // Run has the edge serve the record, takes each step that is due and renews by
 // age, until ctx ends. An error of the world (a full disk) is logged and tried
 // again; it never ends Run.
@@ -151,14 +154,12 @@ func (a *Authority) Run(ctx context.Context) error {
 	for {
 		again, err := a.step(time.Now())
 		a.complain(err)
+		a.looked.Store(int64(time.Since(a.began)))
 		if again && err == nil {
 			continue
 		}
-		select {
-		case <-ctx.Done():
+		if !a.rest(ctx) {
 			return nil
-		case <-a.nudge:
-		case <-time.After(a.pause()):
 		}
 	}
 }
@@ -169,6 +170,10 @@ const (
 	lookLeast = time.Second
 	lookShare = 60
 )
+
+// Looked is when Run last came round: within half a tick while it is well. Before its
+// first look it is when the record was opened. It waits for nobody.
+func (a *Authority) Looked() time.Time { return a.began.Add(time.Duration(a.looked.Load())) }
 
 // pause is how long Run may wait for a nudge. The tick alone would be too seldom
 // for a leaf that lives shorter than it.
@@ -186,6 +191,7 @@ func (a *Authority) pause() time.Duration {
 func (a *Authority) step(now time.Time) (again bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.awaits = anybody // until this look has come to its end
 	if err := a.destroy(); err != nil {
 		return false, err
 	}
@@ -208,13 +214,18 @@ func (a *Authority) step(now time.Time) (again bool, err error) {
 	if next := before.Advance(v); next.Rev != before.Rev {
 		return true, a.change(next, now, cause(before, v), wentOnWithout(before, next, v))
 	}
-	if waits := before.Waiting(v); len(waits) > 0 {
+	waits := before.Waiting(v)
+	if len(waits) > 0 {
 		a.held = hostsOf(waits)
 	}
 	if before.superseded(v) {
 		return false, errors.New(before.Frozen(v))
 	}
-	return a.renew(v)
+	again, err = a.renew(v)
+	if !again && err == nil {
+		a.awaits = awaited(waits)
+	}
+	return again, err
 }
 
 // hostsOf names whom a step waits for, bounded.
@@ -249,20 +260,6 @@ func (a *Authority) complain(err error) {
 		a.cfg.Log.Error("rotation is stuck", "err", text)
 	}
 	a.complaint = text
-}
-
-// cover marks hosts whose evidence is complete for the first time.
-func (a *Authority) cover(v View) error {
-	for _, h := range v.Hosts {
-		if h.Covered || h.Removed || h.Evidence == nil || !a.rec.Rotation.Complete(h, v) {
-			continue
-		}
-		if err := a.cfg.Cover(h.ID); err != nil {
-			return fmt.Errorf("cover host %s: %w", h.Name, err)
-		}
-		a.cfg.Log.Info("host covered", "host", h.Name, "generation", a.rec.Rotation.Generation)
-	}
-	return nil
 }
 
 // Rotate starts a rotation.

@@ -54,6 +54,14 @@ func newRigBy(t *testing.T, begin func(Config, time.Time, string) (certs.Bundle,
 		Records: store, Keys: r.keys, Names: []certs.Name{name}, Subject: pkix.Name{Organization: []string{"Example"}},
 		CALife: 365 * 24 * time.Hour, LeafLife: 30 * 24 * time.Hour, Tick: time.Minute, Deadline: 10 * time.Minute,
 		Hosts: func() []HostReport { return r.hosts },
+		Host: func(id string) (HostReport, bool) {
+			for _, h := range r.hosts {
+				if h.ID == id {
+					return h, true
+				}
+			}
+			return HostReport{}, false
+		},
 		Cover: func(id string) error {
 			for i := range r.hosts {
 				r.hosts[i].Covered = r.hosts[i].Covered || r.hosts[i].ID == id
@@ -368,11 +376,7 @@ func TestTrustsIsX509(t *testing.T) {
 	links := map[Link]*x509.Certificate{}
 	leaves := map[CAID]*x509.Certificate{}
 	for id := CAID(1); id <= generations; id++ {
-		rec, ca, err := r.a.maker.newCA(id, time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		made, err := r.a.maker.newLeaves(rec.ID, ca, time.Now())
+		_, ca, made, err := r.a.maker.newCA(id, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -44,7 +44,8 @@ func (a *Authority) write(rec record, event string) error {
 		return err
 	}
 	forgotten := missing(append(a.rec.keys(), a.orphans...), rec.keys())
-	a.rec, a.rev, a.wanted, a.orphans = rec, rev, wanted, nil
+	a.rec, a.rev, a.orphans = rec, rev, nil
+	a.wanted.Store(&wanted)
 	r := rec.Rotation
 	a.cfg.Log.Info("rotation", "phase", r.Phase, "event", event, "rotation", r.Number, "generation", r.Generation, "revision", r.Rev)
 	a.doomed = append(a.doomed, forgotten...)
@@ -71,11 +72,7 @@ func (a *Authority) destroy() error {
 // stage adds the certificates of a new CA: itself, its leaves, and its predecessor
 // signed by the active one, unless that one's key is stolen.
 func (a *Authority) stage(rec record, next Rotation, now time.Time) (record, error) {
-	ca, signer, err := a.maker.newCA(next.Other, now)
-	if err != nil {
-		return rec, err
-	}
-	leaves, err := a.maker.newLeaves(next.Other, signer, now)
+	ca, signer, leaves, err := a.maker.newCA(next.Other, now)
 	if err != nil {
 		return rec, err
 	}
@@ -136,7 +133,7 @@ func wentOnWithout(before, next Rotation, v View) string {
 	for _, h := range v.Hosts {
 		switch {
 		case !before.covers(h):
-		case slices.Contains(next.Uncover, h.ID):
+		case next.leaves(h.ID):
 			left = append(left, h.Name)
 		case next.Phase != Idle && !next.Complete(h, v) && !next.waited(h, v):
 			passed = append(passed, h.Name)

@@ -206,43 +206,64 @@ type maker struct {
 	caLife, leafLife time.Duration
 }
 
-// newCA makes CA number id with a key that is durable already.
-func (m maker) newCA(id CAID, now time.Time) (caRecord, certs.CA, error) {
-	keyID, key, err := m.keys.New()
+// newLeaves makes a leaf for each host name under ca.
+func (m maker) newLeaves(id CAID, ca certs.CA, now time.Time) ([]leafRecord, error) {
+	made, err := m.keys.NewSome(len(m.hosts()))
 	if err != nil {
-		return caRecord{}, certs.CA{}, err
+		return nil, err
 	}
+	return m.leavesOf(id, ca, made, now)
+}
+
+// newCA makes CA number id and its leaves, with keys that are durable already: they
+// reach the disk together.
+func (m maker) newCA(id CAID, now time.Time) (caRecord, certs.CA, []leafRecord, error) {
+	made, err := m.keys.NewSome(1 + len(m.hosts()))
+	if err != nil {
+		return caRecord{}, certs.CA{}, nil, err
+	}
+	rec, ca, err := m.caOf(id, made[0], now)
+	if err != nil {
+		return caRecord{}, certs.CA{}, nil, err
+	}
+	leaves, err := m.leavesOf(id, ca, made[1:], now)
+	return rec, ca, leaves, err
+}
+
+// hosts are the names without ports: aliases may differ by port only.
+func (m maker) hosts() []string {
+	var hosts []string
+	for _, name := range m.names {
+		if !slices.Contains(hosts, name.Host) {
+			hosts = append(hosts, name.Host)
+		}
+	}
+	return hosts
+}
+
+func (m maker) caOf(id CAID, made records.Made, now time.Time) (caRecord, certs.CA, error) {
 	ca, err := certs.NewCA(certs.CATemplate{
 		Subject:   m.subject,
 		Number:    uint64(id),
 		Names:     m.names,
 		NotBefore: now.Add(-certs.CABackdate),
 		NotAfter:  now.Add(m.caLife),
-	}, key)
+	}, made.Key)
 	if err != nil {
 		return caRecord{}, certs.CA{}, err
 	}
-	return caRecord{ID: id, Cert: ca.Cert.Raw, Key: keyID}, ca, nil
+	return caRecord{ID: id, Cert: ca.Cert.Raw, Key: made.ID}, ca, nil
 }
 
-// newLeaves makes a leaf for each host name under ca.
-func (m maker) newLeaves(id CAID, ca certs.CA, now time.Time) ([]leafRecord, error) {
+// leavesOf signs a leaf for each of hosts, with the keys in their order.
+func (m maker) leavesOf(id CAID, ca certs.CA, made []records.Made, now time.Time) ([]leafRecord, error) {
 	var leaves []leafRecord
-	seen := map[string]bool{}
-	for _, name := range m.names {
-		if seen[name.Host] { // aliases may differ by port only
-			continue
-		}
-		seen[name.Host] = true
-		keyID, key, err := m.keys.New()
+	for i, host := range m.hosts() {
+		leaf, err := ca.SignLeaf(m.leafHost(host), made[i].Key.Public(), now.Add(-certs.LeafBackdate), now.Add(m.leafLife))
 		if err != nil {
 			return nil, err
 		}
-		leaf, err := ca.SignLeaf(m.leafHost(name.Host), key.Public(), now.Add(-certs.LeafBackdate), now.Add(m.leafLife))
-		if err != nil {
-			return nil, err
-		}
-		leaves = append(leaves, leafRecord{CA: id, Host: name.Host, Cert: leaf.Raw, Key: keyID, Made: now})
+		leaves = append(leaves, leafRecord{CA: id, Host: host, Cert: leaf.Raw, Key: made[i].ID, Made: now})
 	}
 	return leaves, nil
 }

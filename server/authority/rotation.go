@@ -89,7 +89,7 @@ type Rotation struct {
 	Skipped []string `json:"skipped"`
 	// Uncover are hosts that a step went on without and that may fail until they
 	// come back: the promises do not cover them before their next complete
-	// evidence. The list is emptied once their own records say so.
+	// evidence. Sorted; emptied once their own records say so.
 	Uncover []string `json:"uncover,omitempty"`
 	// SwitchedRev is the revision of the last switch: only reports that answer
 	// it or a later one confirm what is served.

@@ -2,59 +2,10 @@ package authority
 
 import (
 	"crypto/x509"
-	"slices"
 	"time"
 
 	"github.com/trustcast/trustcast/certs"
 )
-
-// view translates what hosts reported, in fingerprints, into the rotation's
-// numbers. The caller holds mu.
-func (a *Authority) view(now time.Time) View {
-	r := a.rec.Rotation
-	v := View{Now: now, Tick: a.cfg.Tick, Serving: a.serving, Ready: a.ready, ClockOff: a.cfg.ClockOff != nil && a.cfg.ClockOff()}
-	number := map[certs.Fingerprint]CAID{}
-	for _, root := range a.rec.CAs {
-		cert, err := x509.ParseCertificate(root.Cert)
-		if err != nil {
-			continue // Open has parsed them all
-		}
-		number[certs.FingerprintOf(cert)] = root.ID
-		life := a.rec.life(root, cert)
-		switch root.ID {
-		case r.Active:
-			v.Active = life
-		case r.Other:
-			v.Other = life
-		}
-	}
-	for _, l := range a.rec.Links {
-		if !l.Ends.IsZero() && !now.Before(l.Ends) {
-			v.Ended = append(v.Ended, l.Link)
-		}
-	}
-	wanted := a.wanted.Bundle.Fingerprint()
-	for _, h := range a.cfg.Hosts() {
-		host := Host{ID: h.ID, Name: h.Name, Removed: h.Removed, Covered: h.Covered, Present: h.Present, Connected: h.Connected, Generation: h.Generation}
-		if e := h.Evidence; e != nil {
-			host.Evidence = &Evidence{
-				Revision: e.Revision, Number: e.Rotation, Generation: e.Generation,
-				Offline: e.Offline, Probe: e.Probe, Live: e.Live,
-				Age: now.Sub(h.Received), Problem: e.Problem,
-			}
-			if e.Fingerprint == wanted {
-				host.Evidence.Bundle = r.Bundle
-			}
-			for _, fp := range e.SoloRoots {
-				if id, ok := number[fp]; ok && !slices.Contains(host.Evidence.Solo, id) {
-					host.Evidence.Solo = append(host.Evidence.Solo, id)
-				}
-			}
-		}
-		v.Hosts = append(v.Hosts, host)
-	}
-	return v
-}
 
 // Certificate describes one registry CA for people.
 type Certificate struct {
@@ -91,7 +42,7 @@ func (a *Authority) State() (State, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	rec, r := a.rec, a.rec.Rotation
-	s := State{Rotation: r, Bundle: a.wanted.Bundle, History: rec.History, Predecessors: len(a.serving.Chain)}
+	s := State{Rotation: r, Bundle: a.wanted.Load().Bundle, History: rec.History, Predecessors: len(a.serving.Chain)}
 	v := a.view(time.Now())
 	s.Waiting, s.Frozen, s.Stuck = r.Waiting(v), r.Frozen(v), a.complaint
 	if s.Stuck != "" && r.Phase != Idle {

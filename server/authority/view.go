@@ -79,7 +79,14 @@ func (r Rotation) settled(v View) bool {
 
 // covers: the promises cover this host.
 func (r Rotation) covers(h Host) bool {
-	return !h.Removed && h.Covered && !slices.Contains(r.Uncover, h.ID)
+	return !h.Removed && h.Covered && !r.leaves(h.ID)
+}
+
+// leaves: the record goes on without this host. It may go on without most of a fleet,
+// and each host is asked about.
+func (r Rotation) leaves(id string) bool {
+	_, is := slices.BinarySearch(r.Uncover, id)
+	return is
 }
 
 // waited: the next step does not happen without this host. Gone hosts are waited

@@ -14,6 +14,8 @@ type Wait struct {
 	Host string
 	// Reason is what is missing; Advice what the operator can do.
 	Reason, Advice string
+	// id of the host; "" for others.
+	id string
 }
 
 // Waiting lists whom the next step waits for, in the order of v.Hosts. It is
@@ -47,7 +49,7 @@ func (r Rotation) lacking(v View) []Wait {
 			continue
 		}
 		if lack, refused := r.lacks(h, v, r.Phase); lack != "" {
-			waits = append(waits, Wait{Host: h.Name, Reason: lack, Advice: r.advice(h, refused)})
+			waits = append(waits, Wait{Host: h.Name, Reason: lack, Advice: r.advice(h, refused), id: h.ID})
 		}
 	}
 	return waits

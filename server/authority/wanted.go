@@ -29,9 +29,7 @@ type Leaf struct {
 
 // Wanted returns what every host should have now.
 func (a *Authority) Wanted() Wanted {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.wanted
+	return *a.wanted.Load()
 }
 
 func (rec record) wanted() (Wanted, error) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"strings"
 	"time"
 )
@@ -43,7 +44,10 @@ func (e *Edge) Publish(current, next map[string]*tls.Certificate) error {
 	e.publishing.Lock()
 	defer e.publishing.Unlock()
 	now := time.Now()
-	cur, err := e.newChains(current, http1Protocol, now)
+	cur, err := e.served(current), error(nil)
+	if cur == nil {
+		cur, err = e.newChains(current, http1Protocol, now)
+	}
 	if err != nil {
 		return fmt.Errorf("serve new certificates: %w", err)
 	}
@@ -55,6 +59,23 @@ func (e *Edge) Publish(current, next map[string]*tls.Certificate) error {
 	}
 	e.certs.Store(p)
 	return nil
+}
+
+// served returns what is served now if it is the same as pairs, else nil. It was checked
+// when it was published, and checking predecessors again takes longest just when hosts
+// wait to be told that a rotation has begun.
+func (e *Edge) served(pairs map[string]*tls.Certificate) *chains {
+	p := e.certs.Load()
+	if p == nil || len(p.current.pairs) != len(pairs) {
+		return nil
+	}
+	for name, pair := range pairs {
+		own := p.current.pairs[name]
+		if own == nil || pair == nil || !slices.EqualFunc(own.Certificate, pair.Certificate, bytes.Equal) || checkKey(pair.PrivateKey, own.Leaf) != nil {
+			return nil
+		}
+	}
+	return p.current
 }
 
 // Serving returns what the last successful Publish made the edge serve and

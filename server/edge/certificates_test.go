@@ -24,6 +24,10 @@ func TestPublishRefusesAndKeepsTheOld(t *testing.T) {
 	day := 24 * time.Hour
 	swapped := *pair(t, f.ca, domain, day)
 	swapped.PrivateKey = newKey(t)
+	servedOtherKey := maps.Clone(before)
+	rekeyed := *before[domain]
+	rekeyed.PrivateKey = newKey(t)
+	servedOtherKey[domain] = &rekeyed
 	keyless := *pair(t, f.ca, domain, day)
 	keyless.PrivateKey = nil
 	garbage := *pair(t, f.ca, domain, day)
@@ -47,6 +51,7 @@ func TestPublishRefusesAndKeepsTheOld(t *testing.T) {
 		"empty":               {map[string]*tls.Certificate{domain: {}}, "empty"},
 		"garbage":             {map[string]*tls.Certificate{domain: &garbage}, "does not parse"},
 		"another key":         {map[string]*tls.Certificate{domain: &swapped}, "private key"},
+		"served, another key": {servedOtherKey, "private key"},
 		"no key":              {map[string]*tls.Certificate{domain: &keyless}, "private key"},
 		"another name":        {map[string]*tls.Certificate{domain: pair(t, f.ca, alias, day)}, "valid for mirror.test"},
 		"upper case":          {map[string]*tls.Certificate{domain: pair(t, f.ca, domain, day), "Mirror.test": pair(t, f.ca, alias, day)}, "upper-case"},

@@ -12,7 +12,6 @@ package edge
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -76,13 +75,15 @@ const defaultDrain = 30 * time.Second
 
 // Edge is the TLS front. Its methods are safe for concurrent use.
 type Edge struct {
-	cfg     Config
-	signIn  *signIn
-	metrics *metrics
-	clients clients
-	gate    gate
-	balance balance
-	space   space
+	cfg       Config
+	signIn    *signIn
+	metrics   *metrics
+	clients   clients
+	gate      gate
+	balance   balance
+	space     space
+	floods    floods
+	newcomers newcomers
 	// stopping is closed when Run ends, so that nobody waits for what comes no more.
 	stopping chan struct{}
 
@@ -141,15 +142,18 @@ func (e *Edge) Run(ctx context.Context, lis net.Listener) error {
 		defer close(served)
 		ended = srv.Serve(tls.NewListener(listener{lis}, e.tlsConfig()))
 	}()
+	early := false
 	select {
 	case <-served:
+		early = true
 	case <-ctx.Done():
 	}
 	close(e.stopping)
-	e.shutdown(context.WithoutCancel(ctx), srv)
+	_ = lis.Close() // or whoever comes now would wait for a server that ends
 	<-served
+	e.shutdown(context.WithoutCancel(ctx), srv)
 	connections.Wait()
-	if !errors.Is(ended, http.ErrServerClosed) {
+	if early {
 		return fmt.Errorf("serve the registry on %s: %w", lis.Addr(), ended)
 	}
 	return nil
@@ -169,7 +173,9 @@ func (e *Edge) server(connections *sync.WaitGroup) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(e.cfg.Log.Handler(), slog.LevelDebug),
+		ConnContext:       withConn,
 		ConnState: func(conn net.Conn, state http.ConnState) {
+			e.newcomers.saw(conn, state)
 			switch state {
 			case http.StateNew: // before Serve returns, so before Wait
 				connections.Add(1)
@@ -183,10 +189,26 @@ func (e *Edge) server(connections *sync.WaitGroup) *http.Server {
 	}
 }
 
-// shutdown lets requests in flight end, and cuts those that take longer.
+type connKey struct{}
+
+// withConn lets a connection's requests find it.
+func withConn(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, conn)
+}
+
+// connOf is the connection that a request came on; nil without one.
+func connOf(r *http.Request) net.Conn {
+	conn, _ := r.Context().Value(connKey{}).(net.Conn)
+	return conn
+}
+
+// shutdown lets connections that are open make their request and requests in flight end,
+// and cuts those that take longer.
 func (e *Edge) shutdown(ctx context.Context, srv *http.Server) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.Drain)
 	defer cancel()
+	srv.SetKeepAlivesEnabled(false) // each answer is the last one of its connection
+	e.newcomers.wait(ctx)
 	if err := srv.Shutdown(ctx); err == nil {
 		return
 	}

@@ -36,16 +36,18 @@ type response struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	limit   limit
-	status  int // 0 until the header is written
+	// gathering is the connection's; nil: it has none.
+	gathering *gathering
+	status    int // 0 until the header is written
 	// body is the request's when it can be cut for want of space: then that is the
 	// answer, and not what the endpoint makes of its half.
 	body    *bounded
 	instead bool // it was given, and the endpoint's is dropped
 }
 
-func newResponse(w http.ResponseWriter) *response {
+func newResponse(w http.ResponseWriter, r *http.Request) *response {
 	control := http.NewResponseController(w)
-	return &response{ResponseWriter: w, control: control, limit: limit{set: control.SetWriteDeadline}}
+	return &response{ResponseWriter: w, control: control, limit: limit{set: control.SetWriteDeadline}, gathering: gatheringOf(r)}
 }
 
 // WriteHeader keeps the status for the metrics.
@@ -77,6 +79,9 @@ func (w *response) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	w.limit.moveOn()
+	if w.gathering != nil && len(p) >= worthGathering {
+		return w.gathering.writeTo(w.ResponseWriter, p)
+	}
 	return w.ResponseWriter.Write(p)
 }
 

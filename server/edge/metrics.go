@@ -42,7 +42,7 @@ func newMetrics(e *Edge) *metrics {
 		}, []string{"method", "route", "code"}),
 		signIns: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trustcast_edge_sign_ins_total",
-			Help: "Sign-ins: remembered (no bcrypt), accepted, refused, anonymous.",
+			Help: "Sign-ins: remembered (no bcrypt), accepted, refused, limited (too many wrong passwords before), anonymous.",
 		}, []string{"result"}),
 		refusals: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "trustcast_edge_certificate_refusals_total",
@@ -61,6 +61,12 @@ func newMetrics(e *Edge) *metrics {
 		Name: "trustcast_edge_direct_total",
 		Help: "Reads answered from the registry's files, without an endpoint.",
 	})
+	for _, reason := range reasons { // there from the start, so that the first one shows as a step
+		m.refused.WithLabelValues(reason)
+	}
+	for _, result := range []string{remembered, accepted, refused, limited, anonymous} {
+		m.signIns.WithLabelValues(result)
+	}
 	if e.cfg.Registerer != nil {
 		m.register(e)
 	}

@@ -72,8 +72,12 @@ func (l listener) Accept() (net.Conn, error) {
 // that it cannot read.
 type listened struct {
 	net.Conn
-	last [7]byte // as long as the record of an alert; who reads owns it
+	last      [7]byte // as long as the record of an alert; who reads owns it
+	gathering gathering
 }
+
+// Write sends p, or keeps it for a moment.
+func (l *listened) Write(p []byte) (int, error) { return l.gathering.write(l.Conn, p) }
 
 // Read keeps the end of what it returns.
 func (l *listened) Read(p []byte) (int, error) {

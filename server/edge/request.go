@@ -12,7 +12,8 @@ import (
 
 // ServeHTTP answers one request: count, limit, sign in, have an endpoint answer.
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	out := newResponse(w)
+	e.newcomers.known(connOf(r))
+	out := newResponse(w, r)
 	e.metrics.inFlight.Add(1)
 	defer e.metrics.inFlight.Add(-1)
 	defer func() { e.metrics.answered(r, out.code()) }()
@@ -68,7 +69,8 @@ func (e *Edge) admit(out *response, r *http.Request) bool {
 		return false
 	}
 	user, password, _ := r.BasicAuth() // neither without the header
-	result, err := e.signIn.check(r.Context(), user, password)
+	from := networkOf(r.RemoteAddr)
+	result, wait, err := e.signIn.check(r.Context(), from, user, password)
 	if err != nil { // the client went away while it waited for its turn
 		refuse(out, http.StatusServiceUnavailable, "UNAVAILABLE", "sign-in was interrupted: try again")
 		return false
@@ -77,6 +79,10 @@ func (e *Edge) admit(out *response, r *http.Request) bool {
 	switch result {
 	case remembered, accepted:
 		return true
+	case limited:
+		e.sayLimited(from)
+		guessed(wait).send(out)
+		return false
 	case refused:
 		e.cfg.Log.Debug("sign-in refused", "user", user, "client", r.RemoteAddr)
 	}

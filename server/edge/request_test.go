@@ -170,7 +170,16 @@ trustcast_edge_endpoint_failures_total{endpoint="embedded-1"} 0
 trustcast_edge_endpoint_requests_in_flight{endpoint="embedded-1"} 0
 # HELP trustcast_edge_refused_total Requests of signed-in users that the edge refused: paused, collecting, stopped, unanswered, crowded, stopping, left, broken, unfit, space.
 # TYPE trustcast_edge_refused_total counter
+trustcast_edge_refused_total{reason="broken"} 0
+trustcast_edge_refused_total{reason="collecting"} 0
+trustcast_edge_refused_total{reason="crowded"} 0
+trustcast_edge_refused_total{reason="left"} 0
+trustcast_edge_refused_total{reason="paused"} 0
+trustcast_edge_refused_total{reason="space"} 0
 trustcast_edge_refused_total{reason="stopped"} 1
+trustcast_edge_refused_total{reason="stopping"} 0
+trustcast_edge_refused_total{reason="unanswered"} 0
+trustcast_edge_refused_total{reason="unfit"} 0
 # HELP trustcast_edge_requests_held Requests that wait behind the gate or for an endpoint.
 # TYPE trustcast_edge_requests_held gauge
 trustcast_edge_requests_held 0
@@ -188,10 +197,11 @@ trustcast_edge_requests_total{code="503",method="GET",route="base"} 1
 # HELP trustcast_edge_retries_total Requests sent again because an endpoint failed before it answered.
 # TYPE trustcast_edge_retries_total counter
 trustcast_edge_retries_total 0
-# HELP trustcast_edge_sign_ins_total Sign-ins: remembered (no bcrypt), accepted, refused, anonymous.
+# HELP trustcast_edge_sign_ins_total Sign-ins: remembered (no bcrypt), accepted, refused, limited (too many wrong passwords before), anonymous.
 # TYPE trustcast_edge_sign_ins_total counter
 trustcast_edge_sign_ins_total{result="accepted"} 1
 trustcast_edge_sign_ins_total{result="anonymous"} 1
+trustcast_edge_sign_ins_total{result="limited"} 0
 trustcast_edge_sign_ins_total{result="refused"} 1
 trustcast_edge_sign_ins_total{result="remembered"} 4
 `)))

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/tls"
 	"io"
@@ -128,6 +129,34 @@ func TestStopWithIdleConnections(t *testing.T) {
 		f.close(t)
 		if took := time.Since(before); took > defaultDrain/2 {
 			t.Errorf("idle connections held the stop for %v", took)
+		}
+	})
+}
+
+// Who connected before a stop and asks after it began is answered: net/http would let go
+// of the connection.
+func TestStopServesWhoHasConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newSimulated(t, ok)
+		raw, err := f.dial(t.Context())
+		must(t, err)
+		synctest.Wait() // it is accepted
+		f.stop()
+		time.Sleep(newcomerLimit / 2) // simulated
+		conn := tls.Client(raw, &tls.Config{ServerName: domain, RootCAs: pool(f.ca)})
+		defer func() { _ = conn.Close() }()
+		req := request(t, http.MethodGet, "/v2/", "ann", "secret", nil)
+		must(t, req.Write(conn))
+		resp, err := http.ReadResponse(bufio.NewReader(conn), req)
+		must(t, err)
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK || !resp.Close {
+			t.Errorf("%s, the connection ends: %v", resp.Status, resp.Close)
+		}
+		before := time.Now()
+		f.close(t)
+		if took := time.Since(before); took > time.Second {
+			t.Errorf("the stop took %v more", took)
 		}
 	})
 }

@@ -5,9 +5,9 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/binary"
-	"hash"
-	"runtime"
+	"errors"
+	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,6 +32,7 @@ const (
 	remembered = "remembered"
 	accepted   = "accepted"
 	refused    = "refused"
+	limited    = "limited"
 	anonymous  = "anonymous"
 )
 
@@ -45,19 +46,28 @@ type signIn struct {
 	dummy   func() []byte
 	compare func(hash, password []byte) error // bcrypt; tests count its calls
 
-	macs  sync.Pool     // of *mac under the process's key
-	slots chan struct{} // one for each bcrypt that may run at once
+	macs  *sync.Pool // of *mac under the process's key
+	queue queue      // of what needs bcrypt
 
 	mu      sync.RWMutex
 	good    map[string]success // by user: only one password is right at a time
 	flights map[digest]*flight // bcrypts that run or wait for a slot
+	guesses guesses
 }
 
-type digest [sha256.Size]byte
+// claim is who a client says it is.
+type claim struct {
+	from           netip.Addr // networkOf the client
+	user, password string
+	hash           []byte // the dummy if nobody has that name
+	exists         bool
+	digest         digest
+}
 
 // success is a password that bcrypt found right.
 type success struct {
 	digest  digest
+	said    digest // of user and password alone: still the same after the hash changed
 	expires time.Time
 }
 
@@ -65,14 +75,8 @@ type success struct {
 type flight struct {
 	done chan struct{} // closed when it ended
 	// Set before done is closed. A flight that is not decided was given up by
-	// its client; another one takes its place.
+	// its client, or may not be tried; another one takes its place.
 	decided, ok bool
-}
-
-// mac is reused, since every request makes a digest.
-type mac struct {
-	hash.Hash
-	input []byte
 }
 
 func newSignIn(current func(string) ([]byte, bool), dummy func() []byte) *signIn {
@@ -80,138 +84,173 @@ func newSignIn(current func(string) ([]byte, bool), dummy func() []byte) *signIn
 	_, _ = rand.Read(key) // never fails
 	return &signIn{
 		hash: current, dummy: dummy, compare: bcrypt.CompareHashAndPassword,
-		macs: sync.Pool{New: func() any { return &mac{Hash: hmac.New(sha256.New, key)} }},
-		// One processor is left for those who are signed in already: eight cold
-		// sign-ins at once stalled a server (FACTS).
-		slots:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
+		macs:    newMACs(key),
+		queue:   newQueue(),
 		good:    map[string]success{},
 		flights: map[digest]*flight{},
+		guesses: newGuesses(),
 	}
 }
 
-// check says what the sign-in came to. Equal ones at the same time share one
-// bcrypt, different ones wait for a slot; the only error is that of ctx ending
-// meanwhile. An unknown user takes the same way as a wrong password.
-func (s *signIn) check(ctx context.Context, user, password string) (result string, err error) {
+// check says what the sign-in from an address (see networkOf) came to, and for a
+// limited one when to try again. Equal ones at the same time share one bcrypt,
+// different ones wait in a queue; the only error is that of ctx ending meanwhile. An
+// unknown user takes the same way as a wrong password.
+func (s *signIn) check(ctx context.Context, from netip.Addr, user, password string) (result string, wait time.Duration, err error) {
 	switch {
 	case user == "" && password == "":
-		return anonymous, nil
-	case user == "" || password == "" || len(password) > maxPassword:
-		return refused, nil
+		return anonymous, 0, nil
+	case user == "" || password == "" || len(password) > maxPassword || strings.ContainsRune(password, 0):
+		// bcrypt repeats a password and a zero byte: another one with a zero in it may
+		// open as well, and would never be the one in memory.
+		return refused, 0, nil
 	}
-	hash, known := s.hash(user)
-	if !known {
-		hash = s.dummy()
+	a := &claim{from: from, user: user, password: password}
+	if a.hash, a.exists = s.hash(user); !a.exists {
+		a.hash = s.dummy()
 	}
-	d := s.digest(user, password, hash)
-	s.mu.RLock()
-	again := s.remembers(user, d)
-	s.mu.RUnlock()
-	if again {
-		return remembered, nil
+	a.digest = s.digest(user, password, a.hash)
+	if result, wait := s.glance(a); result != "" {
+		return result, wait, nil
 	}
 	for {
-		f, first, again := s.join(user, d)
-		if again {
-			return remembered, nil
+		f, first, result, wait := s.join(a)
+		if result != "" {
+			return result, wait, nil
 		}
 		if first {
-			s.fly(ctx, f, d, func() bool { return s.matches(hash, password, known) }, user)
+			if err := s.fly(ctx, f, a); errors.Is(err, errQueue) {
+				return limited, fullQueue, nil
+			}
 		}
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			return refused, ctx.Err()
+			return refused, 0, ctx.Err()
 		}
 		switch {
 		case f.ok:
-			return accepted, nil
+			return accepted, 0, nil
 		case f.decided:
-			return refused, nil
+			return refused, 0, nil
 		case ctx.Err() != nil:
-			return refused, ctx.Err()
+			return refused, 0, ctx.Err()
 		}
 	}
 }
 
-// digest covers each part with its length, so that no two triples look alike.
-func (s *signIn) digest(user, password string, hash []byte) (d digest) {
-	m := s.macs.Get().(*mac)
-	defer s.macs.Put(m)
-	in := m.input[:0]
-	in = append(binary.BigEndian.AppendUint64(in, uint64(len(user))), user...)
-	in = append(binary.BigEndian.AppendUint64(in, uint64(len(password))), password...)
-	in = append(binary.BigEndian.AppendUint64(in, uint64(len(hash))), hash...)
-	m.Reset()
-	_, _ = m.Write(in) // a hash does not fail
-	m.Sum(d[:0])
-	clear(in) // no password stays behind
-	m.input = in
-	return d
+// glance is the way of most requests: what memory says of a, which many can ask at
+// once; "" is nothing.
+func (s *signIn) glance(a *claim) (result string, wait time.Duration) {
+	s.mu.RLock()
+	result, wait = s.recall(a)
+	moved := result == remembered && !s.guesses.settled(a)
+	s.mu.RUnlock()
+	if moved {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.guesses.settle(a)
+	}
+	return result, wait
 }
 
-// remembers says whether d was right for user not long ago; mu is held.
-func (s *signIn) remembers(user string, d digest) bool {
-	got, ok := s.good[user]
-	return ok && hmac.Equal(got.digest[:], d[:]) && time.Now().Before(got.expires)
+// recall is glance while mu is held, for reading at least. The limits come first, or
+// guessing would be free for passwords that are in memory.
+func (s *signIn) recall(a *claim) (result string, wait time.Duration) {
+	right, fresh := s.remembers(a)
+	if wait := s.guesses.wait(a, right); wait > 0 {
+		return limited, wait
+	}
+	switch {
+	case fresh:
+		return remembered, 0
+	case !right && s.guesses.wrong.Contains(a.digest):
+		return refused, 0
+	}
+	return "", 0
 }
 
-// join returns the flight for d, which the caller has to fly if it is the first,
-// or says that d has been found right since it was asked last.
-func (s *signIn) join(user string, d digest) (f *flight, first, again bool) {
+// remembers says whether a was right before, and whether that is fresh enough to
+// let it in; mu is held.
+func (s *signIn) remembers(a *claim) (right, fresh bool) {
+	got, ok := s.good[a.user]
+	right = ok && hmac.Equal(got.digest[:], a.digest[:])
+	return right, right && time.Now().Before(got.expires)
+}
+
+// join returns the flight for a, which the caller has to fly if it is the first, or
+// what memory has come to say of it.
+func (s *signIn) join(a *claim) (f *flight, first bool, result string, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.remembers(user, d) {
-		return nil, false, true
+	if f, ok := s.flights[a.digest]; ok {
+		return f, false, "", 0
 	}
-	if f, ok := s.flights[d]; ok {
-		return f, false, false
+	if result, wait := s.recall(a); result != "" {
+		return nil, false, result, wait
 	}
 	f = &flight{done: make(chan struct{})}
-	s.flights[d] = f
-	return f, true, false
+	s.flights[a.digest] = f
+	return f, true, "", 0
 }
 
-// fly waits for a slot and decides f, or gives it up when ctx ends before.
-func (s *signIn) fly(ctx context.Context, f *flight, d digest, matches func() bool, user string) {
+// fly waits for its turn and decides f, or gives it up when ctx ends before, or its
+// address has used up its guesses meanwhile. With errQueue it may not wait.
+func (s *signIn) fly(ctx context.Context, f *flight, a *claim) error {
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.flights, d)
-		if f.ok {
-			s.remember(user, d)
-		}
+		delete(s.flights, a.digest)
 		close(f.done)
 	}()
-	select {
-	case s.slots <- struct{}{}:
-	case <-ctx.Done():
+	if err := s.queue.turn(ctx, func() int { return s.rank(a) }); err != nil {
+		return err
+	}
+	defer s.queue.leave()
+	s.mu.RLock()
+	result, _ := s.recall(a)
+	s.mu.RUnlock()
+	if result != "" {
+		return nil
+	}
+	began := time.Now()
+	f.ok = s.matches(a)
+	f.decided = true
+	if !f.ok {
+		s.queue.charge(time.Since(began))
+	}
+	s.keep(a, f.ok)
+	return nil
+}
+
+// rank of a in the queue.
+func (s *signIn) rank(a *claim) int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if right, _ := s.remembers(a); right { // which is no guess
+		return rankTrusted
+	}
+	return s.guesses.rank(a)
+}
+
+// keep remembers what bcrypt said.
+func (s *signIn) keep(a *claim, ok bool) {
+	said := s.digest(a.user, a.password, nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ok {
+		s.remember(a.user, success{digest: a.digest, said: said, expires: time.Now().Add(rememberFor)})
+		s.guesses.settle(a)
 		return
 	}
-	defer func() { <-s.slots }()
-	f.ok = matches()
-	f.decided = true
+	// Hosts go on with a password that was right when it has been changed.
+	old, known := s.good[a.user]
+	s.guesses.note(a, !known || !hmac.Equal(old.said[:], said[:]))
 }
 
-// matches runs bcrypt. A wrong password for a hash cheaper than the dearest is
-// checked against the dummy too, or the time would tell that the user exists.
-func (s *signIn) matches(hash []byte, password string, known bool) bool {
-	err := s.compare(hash, []byte(password))
-	if err == nil {
-		return known
-	}
-	dummy := s.dummy()
-	own, ownErr := bcrypt.Cost(hash)
-	dearest, err := bcrypt.Cost(dummy)
-	if known && err == nil && (ownErr != nil || own < dearest) {
-		_ = s.compare(dummy, []byte(password)) // for its time only
-	}
-	return false
-}
-
-// remember keeps d as right for user; mu is held. When it is full, whatever has
+// remember keeps what is right for user; mu is held. When it is full, whatever has
 // expired goes, else anything.
-func (s *signIn) remember(user string, d digest) {
+func (s *signIn) remember(user string, right success) {
 	now := time.Now()
 	if _, there := s.good[user]; !there && len(s.good) >= maxRemembered {
 		for name, got := range s.good {
@@ -226,5 +265,5 @@ func (s *signIn) remember(user string, d digest) {
 			delete(s.good, name)
 		}
 	}
-	s.good[user] = success{digest: d, expires: now.Add(rememberFor)}
+	s.good[user] = right
 }

@@ -3,6 +3,7 @@ package edge
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"time"
@@ -232,7 +233,7 @@ func (e *Edge) refuse(out http.ResponseWriter, why *refusal) {
 
 func (why *refusal) send(w http.ResponseWriter) {
 	if why.retryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(why.retryAfter.Seconds())))
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(why.retryAfter.Seconds()))))
 	}
 	refuse(w, why.status, why.code, why.message)
 }

@@ -44,8 +44,10 @@ type Config struct {
 	// Alive says whether gossip sees a host; it can keep a host present, never
 	// make it gone. Nil: no gossip.
 	Alive func(id string) bool
-	// Changed is called after evidence or presence changed; it must not block.
-	Changed func()
+	// Changed is called after evidence or presence of a host changed, Dropped after
+	// one was forgotten; they must not block.
+	Changed func(id string)
+	Dropped func()
 }
 
 // Fleet is the table of hosts. Its methods are safe for concurrent use.
@@ -87,7 +89,17 @@ type Details struct {
 	Timed bool
 	// GossipVersion is of the ring that the host has taken.
 	GossipVersion uint64
+	// Repairs counts what the agent mended since its start; Contested is what
+	// something else there changes again and again, "" for nothing.
+	Repairs   uint64
+	Contested string
+	// Places that the host's runtimes read CAs from.
+	Places []Place
 }
+
+// Place is a directory of registry certificates that a runtime of a host reads;
+// Problem is why it would not find the bundle there, "" when it does.
+type Place struct{ Runtime, Dir, Problem string }
 
 // Clone is the last refusal of a second machine with a host's identity; At is
 // zero when there was none since the fleet was opened.
@@ -205,7 +217,7 @@ func (f *Fleet) Drop(id string) error {
 		err = f.cfg.Records.Delete(prefix+id, h.rev)
 	}
 	f.mu.Unlock()
-	f.cfg.Changed()
+	f.cfg.Dropped()
 	return err
 }
 

@@ -20,7 +20,7 @@ func newFleet(t *testing.T, dir string, alive func(string) bool) *Fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := Open(Config{Records: store, GoneAfter: gone, Alive: alive, Changed: func() {}})
+	f, err := Open(Config{Records: store, GoneAfter: gone, Alive: alive, Changed: func(string) {}, Dropped: func() {}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -122,7 +122,7 @@ func (s *Stream) Close() {
 	}
 	f.mu.Unlock()
 	s.end()
-	f.cfg.Changed()
+	f.cfg.Changed(s.id)
 }
 
 // Report takes a host's evidence, if the stream is its newest and the report is
@@ -144,6 +144,6 @@ func (s *Stream) Report(e certs.Evidence, d Details) error {
 	}
 	err := f.seen(s.id, h, now)
 	f.mu.Unlock()
-	f.cfg.Changed()
+	f.cfg.Changed(s.id)
 	return err
 }

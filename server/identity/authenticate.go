@@ -37,6 +37,40 @@ func (i *Identity) Authenticate(cert *x509.Certificate, now time.Time, renewing 
 	return i.useKey(id, cert)
 }
 
+// Bearer is whoever goes on showing one certificate over a long stream. It is not
+// safe for concurrent use.
+type Bearer struct {
+	Cert *x509.Certificate
+	// signer is the certificate of the control CA that has signed Cert, as the last
+	// check found; nil before the first.
+	signer *x509.Certificate
+}
+
+// AuthenticateAgain judges each message of a stream as Authenticate judges a call. The
+// signature, which is most of the work and cannot change, is checked once.
+func (i *Identity) AuthenticateAgain(b *Bearer, now time.Time) (Host, error) {
+	i.mu.Lock()
+	ca := i.ca
+	i.mu.Unlock()
+	if b.signer == ca && b.signer != nil && within(b.Cert, now) && within(ca, now) {
+		id, err := i.hostID(b.Cert)
+		if err != nil {
+			return Host{}, err
+		}
+		return i.useKey(id, b.Cert)
+	}
+	h, err := i.Authenticate(b.Cert, now, false)
+	if err == nil {
+		b.signer = ca
+	}
+	return h, err
+}
+
+// within says whether a certificate has begun and has not ended.
+func within(cert *x509.Certificate, now time.Time) bool {
+	return !now.Before(cert.NotBefore) && !now.After(cert.NotAfter)
+}
+
 func (i *Identity) hostID(cert *x509.Certificate) (string, error) {
 	if len(cert.URIs) != 1 {
 		return "", fmt.Errorf("%w: the certificate names no host", ErrUnknown)

@@ -32,8 +32,14 @@ func Describe(s records.Snapshot, now time.Time) (Description, error) {
 		return Description{}, fmt.Errorf("control CA: %w", err)
 	}
 	d := Description{FleetID: c.FleetID, Keys: []records.KeyID{c.CAKey, c.ServerKey}}
+	used := map[string]int{} // by token
 	for _, name := range s.Names() {
-		if err := d.add(s, name, now); err != nil {
+		if token, _, ok := redemptionOf(name); ok {
+			used[token]++
+		}
+	}
+	for _, name := range s.Names() {
+		if err := d.add(s, name, used, now); err != nil {
 			return Description{}, err
 		}
 	}
@@ -41,8 +47,8 @@ func Describe(s records.Snapshot, now time.Time) (Description, error) {
 	return d, nil
 }
 
-// add counts the record called name in.
-func (d *Description) add(s records.Snapshot, name string, now time.Time) error {
+// add counts the record called name in; used is how often each token was.
+func (d *Description) add(s records.Snapshot, name string, used map[string]int, now time.Time) error {
 	switch {
 	case strings.HasPrefix(name, hostPrefix):
 		var h hostRecord
@@ -57,7 +63,7 @@ func (d *Description) add(s records.Snapshot, name string, now time.Time) error 
 		if _, err := s.Get(name, &t); err != nil {
 			return fmt.Errorf("token: %w", err)
 		}
-		if t.state(now) == "valid" {
+		if t.state(now, len(t.Redeemed)+used[t.ID]) == "valid" {
 			d.Tokens++
 		}
 	}

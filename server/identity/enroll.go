@@ -24,11 +24,11 @@ func (i *Identity) Enroll(e Enrollment, now time.Time) (host Host, identity []by
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	t, rev, err := i.redeemable(e.TokenID, e.Secret, key, now)
+	t, err := i.redeemable(e.TokenID, e.Secret, key, now)
 	if err != nil {
 		return Host{}, nil, "", err
 	}
-	id, again := t.Redeemed[key]
+	id, again := i.redeemedBy(t, key)
 	if again {
 		h, exists := i.hosts[id]
 		switch {
@@ -39,6 +39,8 @@ func (i *Identity) Enroll(e Enrollment, now time.Time) (host Host, identity []by
 		case exists:
 			identity, err = i.issue(h, pub, now)
 			return i.hosts[id].host(), identity, "", err
+		case t.ended(now): // long ago: its host was removed and forgotten
+			return Host{}, nil, "", fmt.Errorf("%w: it expired on %s, and the host that joined with it is gone; make a new one with `trustcast token create`", ErrToken, t.Expires.UTC().Format(time.RFC3339))
 		}
 	} else if id, err = newHostID(); err != nil {
 		return Host{}, nil, "", err
@@ -48,7 +50,7 @@ func (i *Identity) Enroll(e Enrollment, now time.Time) (host Host, identity []by
 		return Host{}, nil, "", err
 	}
 	if !again { // the token is spent before the host exists: a crash between costs a repetition
-		if err := i.redeem(t, rev, key, id); err != nil {
+		if err := i.redeem(t, key, id); err != nil {
 			return Host{}, nil, "", err
 		}
 	}

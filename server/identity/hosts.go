@@ -54,12 +54,14 @@ func (h hostRecord) host() Host {
 func (i *Identity) Hosts() []Host {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	out := make([]Host, 0, len(i.names))
-	for _, id := range i.names {
-		out = append(out, i.hosts[id].host())
+	if i.listed == nil {
+		i.listed = make([]Host, 0, len(i.names))
+		for _, id := range i.names {
+			i.listed = append(i.listed, i.hosts[id].host())
+		}
+		slices.SortFunc(i.listed, func(a, b Host) int { return strings.Compare(a.Name, b.Name) })
 	}
-	slices.SortFunc(out, func(a, b Host) int { return strings.Compare(a.Name, b.Name) })
-	return out
+	return slices.Clone(i.listed)
 }
 
 // Removed lists the removed hosts that are still on record.
@@ -73,6 +75,12 @@ func (i *Identity) Removed() []Host {
 		}
 	}
 	return out
+}
+
+// WatchHost returns a channel that is nudged after the record of a host changed;
+// stop ends it.
+func (i *Identity) WatchHost(id string) (changed <-chan struct{}, stop func()) {
+	return i.cfg.Records.Watch(hostPrefix + id)
 }
 
 // Host finds a host that is not removed by name or ID.
@@ -140,6 +148,7 @@ func (i *Identity) Forget(id string) error {
 	if err := i.cfg.Records.Delete(hostPrefix+id, i.revs[id]); err != nil {
 		return fmt.Errorf("forget host %s: %w", h.Name, err)
 	}
+	i.listed = nil
 	delete(i.hosts, id)
 	delete(i.revs, id)
 	if i.names[h.Name] == id {
@@ -159,6 +168,7 @@ func (i *Identity) put(h hostRecord) error {
 }
 
 func (i *Identity) keep(h hostRecord, rev uint64) {
+	i.listed = nil
 	i.hosts[h.ID], i.revs[h.ID] = h, rev
 	switch {
 	case !h.Removed:

@@ -118,8 +118,11 @@ type Identity struct {
 	caKey   *ecdsa.PrivateKey
 	server  *tls.Certificate
 	hosts   map[string]hostRecord // by ID
+	listed  []Host                // what Hosts returns; nil after a change
 	revs    map[string]uint64     // their revisions
 	names   map[string]string     // name -> ID of hosts that are not removed
+	// redeemed is by token ID.
+	redeemed map[string]redeemed
 }
 
 // Create makes a control CA, the server's identity and a gossip key, and writes
@@ -152,7 +155,7 @@ func Create(cfg Config, now time.Time) (fleetID string, err error) {
 // Open loads the control CA and all hosts.
 func Open(cfg Config) (*Identity, error) {
 	cfg = cfg.withDefaults()
-	i := &Identity{cfg: cfg, hosts: map[string]hostRecord{}, revs: map[string]uint64{}, names: map[string]string{}}
+	i := &Identity{cfg: cfg, hosts: map[string]hostRecord{}, revs: map[string]uint64{}, names: map[string]string{}, redeemed: map[string]redeemed{}}
 	var err error
 	if i.rev, err = cfg.Records.Get(recordName, &i.control); err != nil {
 		return nil, fmt.Errorf("open control CA: %w", err)
@@ -177,6 +180,9 @@ func Open(cfg Config) (*Identity, error) {
 			return nil, fmt.Errorf("open hosts: %w", err)
 		}
 		i.keep(h, rev)
+	}
+	if err := i.loadRedeemed(); err != nil {
+		return nil, err
 	}
 	return i, nil
 }

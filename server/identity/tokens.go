@@ -3,7 +3,6 @@ package identity
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"sort"
 	"time"
 
@@ -34,8 +33,8 @@ type tokenRecord struct {
 	// Host binds it to one name.
 	Host    string `json:"host,omitempty"`
 	Revoked bool   `json:"revoked"`
-	// Redeemed maps key hashes to host IDs, so that a repeated request gets
-	// the same answer.
+	// Redeemed maps key hashes to host IDs in records of before each had one of
+	// its own: see redemption.
 	Redeemed map[string]string `json:"redeemed,omitempty"`
 }
 
@@ -60,16 +59,20 @@ type TokenOptions struct {
 	Host string
 }
 
-func (t tokenRecord) state(now time.Time) string {
+func (t tokenRecord) state(now time.Time, used int) string {
 	switch {
 	case t.Revoked:
 		return "revoked"
-	case !t.Expires.IsZero() && !now.Before(t.Expires):
+	case t.ended(now):
 		return "expired"
-	case t.Uses > 0 && len(t.Redeemed) >= t.Uses:
+	case t.Uses > 0 && used >= t.Uses:
 		return "used up"
 	}
 	return "valid"
+}
+
+func (t tokenRecord) ended(now time.Time) bool {
+	return !t.Expires.IsZero() && !now.Before(t.Expires)
 }
 
 // CreateToken makes a join token; its secret exists only in what is returned.
@@ -102,11 +105,13 @@ func (i *Identity) CreateToken(o TokenOptions, now time.Time) (certs.Token, Toke
 	if _, err := i.cfg.Records.Put(tokenPrefix+t.ID, 0, t); err != nil {
 		return certs.Token{}, Token{}, fmt.Errorf("create token: %w", err)
 	}
-	return secret, t.describe(now), nil
+	return secret, i.describe(t, now), nil
 }
 
-func (t tokenRecord) describe(now time.Time) Token {
-	return Token{ID: t.ID, Created: t.Created, Expires: t.Expires, Uses: t.Uses, Used: len(t.Redeemed), Host: t.Host, State: t.state(now)}
+// describe is for people. The caller holds mu.
+func (i *Identity) describe(t tokenRecord, now time.Time) Token {
+	used := i.used(t)
+	return Token{ID: t.ID, Created: t.Created, Expires: t.Expires, Uses: t.Uses, Used: used, Host: t.Host, State: t.state(now, used)}
 }
 
 // dropEnded removes tokens that ended long ago, and refuses beyond the bound.
@@ -120,8 +125,8 @@ func (i *Identity) dropEnded(now time.Time) error {
 			return err
 		}
 		old := t.Created.Add(keepEnded).Before(now)
-		if t.state(now) != "valid" && (old || len(names) >= maxTokens) {
-			if err := i.cfg.Records.Delete(name, rev); err != nil {
+		if t.state(now, i.used(t)) != "valid" && (old || len(names) >= maxTokens) {
+			if err := i.dropToken(t, rev); err != nil {
 				return err
 			}
 			left--
@@ -133,15 +138,26 @@ func (i *Identity) dropEnded(now time.Time) error {
 	return nil
 }
 
+// dropToken removes a token, and then who joined with it: without it that means
+// nothing, and what a crash leaves is removed at the next start. The caller holds mu.
+func (i *Identity) dropToken(t tokenRecord, rev uint64) error {
+	if err := i.cfg.Records.Delete(tokenPrefix+t.ID, rev); err != nil {
+		return err
+	}
+	return i.dropRedeemed(t.ID)
+}
+
 // Tokens lists all tokens, the newest first.
 func (i *Identity) Tokens(now time.Time) ([]Token, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	var out []Token
 	for _, name := range i.cfg.Records.List(tokenPrefix) {
 		var t tokenRecord
 		if _, err := i.cfg.Records.Get(name, &t); err != nil {
 			return nil, fmt.Errorf("list tokens: %w", err)
 		}
-		out = append(out, t.describe(now))
+		out = append(out, i.describe(t, now))
 	}
 	sort.Slice(out, func(a, b int) bool { return out[a].Created.After(out[b].Created) })
 	return out, nil
@@ -166,8 +182,8 @@ func (i *Identity) RevokeToken(id string) error {
 	return nil
 }
 
-// RevokeTokens ends all valid tokens and returns how many there were; hosts that
-// joined with one stay.
+// RevokeTokens ends all tokens, also for those who joined with one and would repeat
+// that, and returns how many were valid. Hosts that joined with one stay.
 func (i *Identity) RevokeTokens() (n int, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -178,14 +194,17 @@ func (i *Identity) RevokeTokens() (n int, err error) {
 		if err != nil {
 			return n, fmt.Errorf("revoke tokens: %w", err)
 		}
-		if t.state(now) != "valid" {
+		if t.Revoked {
 			continue
 		}
+		valid := t.state(now, i.used(t)) == "valid"
 		t.Revoked = true
 		if _, err := i.cfg.Records.Put(name, rev, t); err != nil {
 			return n, fmt.Errorf("revoke tokens: %w", err)
 		}
-		n++
+		if valid {
+			n++
+		}
 	}
 	return n, nil
 }
@@ -193,41 +212,29 @@ func (i *Identity) RevokeTokens() (n int, err error) {
 // redeemable checks a presented token. Unknown ID and wrong secret read alike.
 // A key that redeemed it before may repeat itself although it is used up or
 // expired. The caller holds mu.
-func (i *Identity) redeemable(id string, secret []byte, key string, now time.Time) (tokenRecord, uint64, error) {
+func (i *Identity) redeemable(id string, secret []byte, key string, now time.Time) (tokenRecord, error) {
 	var t tokenRecord
-	rev, err := i.cfg.Records.Get(tokenPrefix+id, &t)
+	_, err := i.cfg.Records.Get(tokenPrefix+id, &t)
 	if err != nil && !errors.Is(err, records.ErrNotFound) {
-		return tokenRecord{}, 0, err
+		return tokenRecord{}, err
 	}
 	matches := certs.SecretMatches(secret, t.Secret) // also against "" for an unknown ID
 	if err != nil || !matches {
-		return tokenRecord{}, 0, fmt.Errorf("%w: it is not known here; make one with `trustcast token create` on this server", ErrToken)
+		return tokenRecord{}, fmt.Errorf("%w: it is not known here; make one with `trustcast token create` on this server", ErrToken)
 	}
-	state := t.state(now)
-	if _, again := t.Redeemed[key]; again && !t.Revoked {
+	used := i.used(t)
+	state := t.state(now, used)
+	if _, again := i.redeemedBy(t, key); again && !t.Revoked {
 		state = "valid"
 	}
 	switch state {
 	case "valid":
-		return t, rev, nil
+		return t, nil
 	case "expired":
-		return tokenRecord{}, 0, fmt.Errorf("%w: it expired on %s; make a new one with `trustcast token create`", ErrToken, t.Expires.UTC().Format(time.RFC3339))
+		return tokenRecord{}, fmt.Errorf("%w: it expired on %s; make a new one with `trustcast token create`", ErrToken, t.Expires.UTC().Format(time.RFC3339))
 	case "used up":
-		return tokenRecord{}, 0, fmt.Errorf("%w: it is used up (%d of %d); make a new one with `trustcast token create`", ErrToken, len(t.Redeemed), t.Uses)
+		return tokenRecord{}, fmt.Errorf("%w: it is used up (%d of %d); make a new one with `trustcast token create`", ErrToken, used, t.Uses)
 	default:
-		return tokenRecord{}, 0, fmt.Errorf("%w: it was revoked; make a new one with `trustcast token create`", ErrToken)
+		return tokenRecord{}, fmt.Errorf("%w: it was revoked; make a new one with `trustcast token create`", ErrToken)
 	}
-}
-
-// redeem writes down that key joined as host id. The caller holds mu.
-func (i *Identity) redeem(t tokenRecord, rev uint64, key, id string) error {
-	t.Redeemed = maps.Clone(t.Redeemed)
-	if t.Redeemed == nil {
-		t.Redeemed = map[string]string{}
-	}
-	t.Redeemed[key] = id
-	if _, err := i.cfg.Records.Put(tokenPrefix+t.ID, rev, t); err != nil {
-		return fmt.Errorf("redeem token: %w", err)
-	}
-	return nil
 }

@@ -38,29 +38,62 @@ func OpenKeys(dir string) (*Keys, error) {
 
 // New makes an ECDSA P-256 key and writes it.
 func (k *Keys) New() (KeyID, *ecdsa.PrivateKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	made, err := k.NewSome(1)
 	if err != nil {
-		return "", nil, fmt.Errorf("make key: %w", err)
+		return "", nil, err
 	}
-	id, err := k.Import(key)
-	return id, key, err
+	return made[0].ID, made[0].Key, nil
+}
+
+// Made is a key that is written.
+type Made struct {
+	ID  KeyID
+	Key *ecdsa.PrivateKey
+}
+
+// NewSome makes n keys and writes them together.
+func (k *Keys) NewSome(n int) ([]Made, error) {
+	made, files := make([]Made, n), make([]durable.File, n)
+	for i := range made {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, fmt.Errorf("make key: %w", err)
+		}
+		id, file, err := k.file(key)
+		if err != nil {
+			return nil, err
+		}
+		made[i], files[i] = Made{id, key}, file
+	}
+	if err := durable.WriteFiles(files, 0o600); err != nil {
+		return nil, fmt.Errorf("keep keys: %w", err)
+	}
+	return made, nil
 }
 
 // Import writes a private key that was made elsewhere: RSA, ECDSA or Ed25519.
 func (k *Keys) Import(key crypto.Signer) (KeyID, error) {
-	id, err := IDOf(key)
+	id, file, err := k.file(key)
 	if err != nil {
 		return "", err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return "", fmt.Errorf("encode key %s: %w", id, err)
-	}
-	data := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	if err := durable.WriteFile(k.path(id), data, 0o600); err != nil {
+	if err := durable.WriteFile(file.Path, file.Data, 0o600); err != nil {
 		return "", fmt.Errorf("keep key: %w", err)
 	}
 	return id, nil
+}
+
+// file is what a key looks like on disk.
+func (k *Keys) file(key crypto.Signer) (KeyID, durable.File, error) {
+	id, err := IDOf(key)
+	if err != nil {
+		return "", durable.File{}, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return "", durable.File{}, fmt.Errorf("encode key %s: %w", id, err)
+	}
+	return id, durable.File{Path: k.path(id), Data: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})}, nil
 }
 
 // Load reads the key called id, one that New made, and checks that it is that key.

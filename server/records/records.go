@@ -49,8 +49,8 @@ type Store struct {
 	dir string
 
 	mu      sync.Mutex
-	records map[string]file          // by name
-	watches map[chan struct{}]string // nudged when a name with this prefix changes
+	records map[string]file                       // by name
+	watches map[string]map[chan struct{}]struct{} // by what is watched; see Watch
 }
 
 // file is what a record looks like on disk.
@@ -62,8 +62,28 @@ type file struct {
 
 // Open reads every record under dir, which must exist.
 func Open(dir string) (*Store, error) {
-	s := &Store{dir: dir, records: map[string]file{}, watches: map[chan struct{}]string{}}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	s := &Store{dir: dir, records: map[string]file{}, watches: map[string]map[chan struct{}]struct{}{}}
+	err := walk(dir, func(name, path string) error {
+		if name == "" {
+			return os.Remove(path)
+		}
+		f, err := readFile(path)
+		if err != nil {
+			return err
+		}
+		s.records[name] = f
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open records in %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+// walk calls each with the name and the path of every record under dir, and with no name
+// for the temporary file of a killed write.
+func walk(dir string, each func(name, path string) error) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -71,8 +91,8 @@ func Open(dir string) (*Store, error) {
 		switch {
 		case d.IsDir():
 			return nil
-		case strings.HasPrefix(d.Name(), "."): // a killed write's temporary file
-			return os.Remove(path)
+		case strings.HasPrefix(d.Name(), "."):
+			return each("", path)
 		case !isRecord:
 			return nil
 		}
@@ -80,17 +100,8 @@ func Open(dir string) (*Store, error) {
 		if err != nil {
 			return err
 		}
-		f, err := readFile(path)
-		if err != nil {
-			return err
-		}
-		s.records[filepath.ToSlash(filepath.Join(rel, name))] = f
-		return nil
+		return each(filepath.ToSlash(filepath.Join(rel, name)), path)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("open records in %s: %w", dir, err)
-	}
-	return s, nil
 }
 
 // Read decodes one record of a directory that another process may be changing. It
@@ -217,24 +228,37 @@ func (s *Store) Delete(name string, rev uint64) error {
 	return nil
 }
 
-// Watch returns a one-slot channel that is nudged after a record whose name
-// starts with prefix changed; read the newest then. stop ends it.
-func (s *Store) Watch(prefix string) (changed <-chan struct{}, stop func()) {
+// Watch returns a one-slot channel that is nudged after a record changed: the one
+// called what, one of the directory what ("hosts/"), or any (""). Read the newest
+// then. stop ends it.
+func (s *Store) Watch(what string) (changed <-chan struct{}, stop func()) {
 	c := make(chan struct{}, 1)
 	s.mu.Lock()
-	s.watches[c] = prefix
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	if s.watches[what] == nil {
+		s.watches[what] = map[chan struct{}]struct{}{}
+	}
+	s.watches[what][c] = struct{}{}
 	return c, func() {
 		s.mu.Lock()
-		delete(s.watches, c)
-		s.mu.Unlock()
+		defer s.mu.Unlock()
+		delete(s.watches[what], c)
+		if len(s.watches[what]) == 0 {
+			delete(s.watches, what)
+		}
 	}
 }
 
-// nudge wakes the watches of name; the caller holds mu.
+// nudge wakes the watches of name and no others: thousands of streams may each
+// watch a record of their own. The caller holds mu.
 func (s *Store) nudge(name string) {
-	for c, prefix := range s.watches {
-		if strings.HasPrefix(name, prefix) {
+	dir, _, in := strings.Cut(name, "/")
+	watched := []string{"", name}
+	if in {
+		watched = append(watched, dir+"/")
+	}
+	for _, what := range watched {
+		for c := range s.watches[what] {
 			select {
 			case c <- struct{}{}:
 			default:

@@ -2,7 +2,9 @@ package records
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 )
@@ -15,6 +17,27 @@ func (s *Store) Snapshot() Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Snapshot{maps.Clone(s.records)}
+}
+
+// ReadSnapshot reads the records of a directory that another process may be changing. It
+// changes nothing, not even what a killed write left.
+func ReadSnapshot(dir string) (Snapshot, error) {
+	s := Snapshot{map[string]file{}}
+	err := walk(dir, func(name, path string) error {
+		if name == "" {
+			return nil
+		}
+		f, err := readFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // deleted meanwhile
+		}
+		s.records[name] = f
+		return err
+	})
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("read records in %s: %w", dir, err)
+	}
+	return s, nil
 }
 
 // Names returns the names of all records, sorted.

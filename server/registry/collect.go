@@ -73,14 +73,22 @@ func (r *Registry) Collect(ctx context.Context, opts CollectOptions, say func(st
 	}
 	began := time.Now()
 	got, err := collect(ctx, d, opts, began, say)
-	if r.cfg.Cache == "inmemory" && !opts.DryRun && got.Blobs > 0 && r.state() != Stopped { // also after an error: some are gone
-		say("replicas that remember what was there are replaced")
+	if !opts.DryRun && r.state() != Stopped && r.outdates(got) { // also after an error: some are gone
+		say("replicas that remember what was there, or have it open, are replaced")
 		err = errors.Join(err, r.Restart(ctx, say))
 	}
 	if err == nil && !opts.DryRun {
 		r.cfg.Log.Info("garbage collected", "blobs", got.Blobs, "manifests", got.Manifests, "uploads", got.Uploads, "bytes", got.Bytes, "spared", got.Spared, "took", time.Since(began).Round(time.Millisecond))
 	}
 	return got, err
+}
+
+// outdates says whether replicas would go on with what was removed: they remember which
+// blobs exist, or have an upload open, whose bytes are not free then. distribution
+// leaves its file open when it could not write down how far the upload came, as on a
+// full disk, until its next garbage collection. This process collects when it rests.
+func (r *Registry) outdates(got Collected) bool {
+	return r.cfg.Cache == "inmemory" && got.Blobs > 0 || r.cfg.Image != "" && got.Uploads > 0
 }
 
 // quietLimit is how long writes in flight may take to end while others wait: longer

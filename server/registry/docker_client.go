@@ -34,6 +34,16 @@ func connect(ctx context.Context, host string) (*dockerAPI, error) {
 	return api, nil
 }
 
+// DockerAnswers says why the engine at host ("" for that of the environment) cannot run
+// replicas; nil when it answers.
+func DockerAnswers(ctx context.Context, host string) error {
+	api, err := connect(ctx, host)
+	if err != nil {
+		return err
+	}
+	return api.Close()
+}
+
 // newClient asks the engine nothing yet.
 func newClient(host string) (*dockerAPI, error) {
 	opts := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}

@@ -41,6 +41,8 @@ func Check(name, password string) error {
 		return refuse("the password is empty: give one, or leave it out to have one generated")
 	case len(password) > maxPassword:
 		return refuse("the password has %d bytes and bcrypt reads only %d: give a shorter one", len(password), maxPassword)
+	case strings.ContainsRune(password, 0):
+		return refuse("the password has a zero byte in it, which bcrypt takes for its end: give one without")
 	}
 	return nil
 }

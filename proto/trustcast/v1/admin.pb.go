@@ -812,7 +812,13 @@ type Host struct {
 	Live  string `protobuf:"bytes,16,opt,name=live,proto3" json:"live,omitempty"`
 	Probe string `protobuf:"bytes,17,opt,name=probe,proto3" json:"probe,omitempty"`
 	// The host's clock minus the server's, as of its last report.
-	ClockSkew     *durationpb.Duration `protobuf:"bytes,18,opt,name=clock_skew,json=clockSkew,proto3" json:"clock_skew,omitempty"`
+	ClockSkew *durationpb.Duration `protobuf:"bytes,18,opt,name=clock_skew,json=clockSkew,proto3" json:"clock_skew,omitempty"`
+	// How often a file was mended since its agent's start.
+	Repairs uint64 `protobuf:"varint,19,opt,name=repairs,proto3" json:"repairs,omitempty"`
+	// What something else changes again and again on the host; empty: nothing.
+	Contested string `protobuf:"bytes,20,opt,name=contested,proto3" json:"contested,omitempty"`
+	// The directories that its runtimes read CAs from.
+	Places        []*Place `protobuf:"bytes,21,rep,name=places,proto3" json:"places,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -969,6 +975,27 @@ func (x *Host) GetProbe() string {
 func (x *Host) GetClockSkew() *durationpb.Duration {
 	if x != nil {
 		return x.ClockSkew
+	}
+	return nil
+}
+
+func (x *Host) GetRepairs() uint64 {
+	if x != nil {
+		return x.Repairs
+	}
+	return 0
+}
+
+func (x *Host) GetContested() string {
+	if x != nil {
+		return x.Contested
+	}
+	return ""
+}
+
+func (x *Host) GetPlaces() []*Place {
+	if x != nil {
+		return x.Places
 	}
 	return nil
 }
@@ -3414,11 +3441,315 @@ func (x *ServeNowResponse) GetWillFail() []string {
 	return nil
 }
 
+type GetHealthRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Asks only whether the process lives; else also whether pulls work.
+	Live          bool `protobuf:"varint,1,opt,name=live,proto3" json:"live,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHealthRequest) Reset() {
+	*x = GetHealthRequest{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHealthRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHealthRequest) ProtoMessage() {}
+
+func (x *GetHealthRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHealthRequest.ProtoReflect.Descriptor instead.
+func (*GetHealthRequest) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *GetHealthRequest) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+type GetHealthResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Parts         []*HealthPart          `protobuf:"bytes,1,rep,name=parts,proto3" json:"parts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHealthResponse) Reset() {
+	*x = GetHealthResponse{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHealthResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHealthResponse) ProtoMessage() {}
+
+func (x *GetHealthResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHealthResponse.ProtoReflect.Descriptor instead.
+func (*GetHealthResponse) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *GetHealthResponse) GetParts() []*HealthPart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// HealthPart is one part of the server.
+type HealthPart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Why it is not well; empty: it is.
+	Problem       string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HealthPart) Reset() {
+	*x = HealthPart{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HealthPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HealthPart) ProtoMessage() {}
+
+func (x *HealthPart) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HealthPart.ProtoReflect.Descriptor instead.
+func (*HealthPart) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *HealthPart) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HealthPart) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type ExamineRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExamineRequest) Reset() {
+	*x = ExamineRequest{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExamineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExamineRequest) ProtoMessage() {}
+
+func (x *ExamineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExamineRequest.ProtoReflect.Descriptor instead.
+func (*ExamineRequest) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{58}
+}
+
+type ExamineResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Checks        []*Check               `protobuf:"bytes,1,rep,name=checks,proto3" json:"checks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExamineResponse) Reset() {
+	*x = ExamineResponse{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExamineResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExamineResponse) ProtoMessage() {}
+
+func (x *ExamineResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExamineResponse.ProtoReflect.Descriptor instead.
+func (*ExamineResponse) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *ExamineResponse) GetChecks() []*Check {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+// Check is one line of a doctor.
+type Check struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Stable, like "keys".
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// "ok", "warn" or "fail".
+	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// What it is about when there are several, like a host's name; may be empty.
+	Subject string `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"`
+	Text    string `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	// What to do; empty with "ok".
+	Fix           string `protobuf:"bytes,5,opt,name=fix,proto3" json:"fix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Check) Reset() {
+	*x = Check{}
+	mi := &file_trustcast_v1_admin_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Check) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Check) ProtoMessage() {}
+
+func (x *Check) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_admin_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Check.ProtoReflect.Descriptor instead.
+func (*Check) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_admin_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *Check) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Check) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Check) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Check) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Check) GetFix() string {
+	if x != nil {
+		return x.Fix
+	}
+	return ""
+}
+
 var File_trustcast_v1_admin_proto protoreflect.FileDescriptor
 
 const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x18trustcast/v1/admin.proto\x12\ftrustcast.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
+	"\x18trustcast/v1/admin.proto\x12\ftrustcast.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18trustcast/v1/agent.proto\"\x12\n" +
 	"\x10GetStatusRequest\"A\n" +
 	"\x11GetStatusResponse\x12,\n" +
 	"\x06status\x18\x01 \x01(\v2\x14.trustcast.v1.StatusR\x06status\"\x14\n" +
@@ -3485,7 +3816,7 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"WaitingFor\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x16\n" +
-	"\x06advice\x18\x03 \x01(\tR\x06advice\"\xd9\x04\n" +
+	"\x06advice\x18\x03 \x01(\tR\x06advice\"\xbe\x05\n" +
 	"\x04Host\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -3508,7 +3839,10 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\x04live\x18\x10 \x01(\tR\x04live\x12\x14\n" +
 	"\x05probe\x18\x11 \x01(\tR\x05probe\x128\n" +
 	"\n" +
-	"clock_skew\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\tclockSkew\"@\n" +
+	"clock_skew\x18\x12 \x01(\v2\x19.google.protobuf.DurationR\tclockSkew\x12\x18\n" +
+	"\arepairs\x18\x13 \x01(\x04R\arepairs\x12\x1c\n" +
+	"\tcontested\x18\x14 \x01(\tR\tcontested\x12+\n" +
+	"\x06places\x18\x15 \x03(\v2\x13.trustcast.v1.PlaceR\x06places\"@\n" +
 	"\x0eAddUserRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\"-\n" +
@@ -3661,7 +3995,24 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\x06origin\x18\x03 \x01(\tR\x06origin\"\x11\n" +
 	"\x0fServeNowRequest\"/\n" +
 	"\x10ServeNowResponse\x12\x1b\n" +
-	"\twill_fail\x18\x01 \x03(\tR\bwillFail2\xc3\r\n" +
+	"\twill_fail\x18\x01 \x03(\tR\bwillFail\"&\n" +
+	"\x10GetHealthRequest\x12\x12\n" +
+	"\x04live\x18\x01 \x01(\bR\x04live\"C\n" +
+	"\x11GetHealthResponse\x12.\n" +
+	"\x05parts\x18\x01 \x03(\v2\x18.trustcast.v1.HealthPartR\x05parts\":\n" +
+	"\n" +
+	"HealthPart\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\"\x10\n" +
+	"\x0eExamineRequest\">\n" +
+	"\x0fExamineResponse\x12+\n" +
+	"\x06checks\x18\x01 \x03(\v2\x13.trustcast.v1.CheckR\x06checks\"m\n" +
+	"\x05Check\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x18\n" +
+	"\asubject\x18\x03 \x01(\tR\asubject\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x12\x10\n" +
+	"\x03fix\x18\x05 \x01(\tR\x03fix2\xd9\x0e\n" +
 	"\fAdminService\x12L\n" +
 	"\tGetStatus\x12\x1e.trustcast.v1.GetStatusRequest\x1a\x1f.trustcast.v1.GetStatusResponse\x12T\n" +
 	"\vWatchStatus\x12 .trustcast.v1.WatchStatusRequest\x1a!.trustcast.v1.WatchStatusResponse0\x01\x12F\n" +
@@ -3688,7 +4039,9 @@ const file_trustcast_v1_admin_proto_rawDesc = "" +
 	"\x06Backup\x12\x1b.trustcast.v1.BackupRequest\x1a\x1c.trustcast.v1.BackupResponse0\x01\x12O\n" +
 	"\n" +
 	"ShowConfig\x12\x1f.trustcast.v1.ShowConfigRequest\x1a .trustcast.v1.ShowConfigResponse\x12I\n" +
-	"\bServeNow\x12\x1d.trustcast.v1.ServeNowRequest\x1a\x1e.trustcast.v1.ServeNowResponseB?Z=github.com/trustcast/trustcast/proto/trustcast/v1;trustcastv1b\x06proto3"
+	"\bServeNow\x12\x1d.trustcast.v1.ServeNowRequest\x1a\x1e.trustcast.v1.ServeNowResponse\x12L\n" +
+	"\tGetHealth\x12\x1e.trustcast.v1.GetHealthRequest\x1a\x1f.trustcast.v1.GetHealthResponse\x12F\n" +
+	"\aExamine\x12\x1c.trustcast.v1.ExamineRequest\x1a\x1d.trustcast.v1.ExamineResponseB?Z=github.com/trustcast/trustcast/proto/trustcast/v1;trustcastv1b\x06proto3"
 
 var (
 	file_trustcast_v1_admin_proto_rawDescOnce sync.Once
@@ -3702,7 +4055,7 @@ func file_trustcast_v1_admin_proto_rawDescGZIP() []byte {
 	return file_trustcast_v1_admin_proto_rawDescData
 }
 
-var file_trustcast_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_trustcast_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_trustcast_v1_admin_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),       // 0: trustcast.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),      // 1: trustcast.v1.GetStatusResponse
@@ -3759,94 +4112,108 @@ var file_trustcast_v1_admin_proto_goTypes = []any{
 	(*Setting)(nil),                // 52: trustcast.v1.Setting
 	(*ServeNowRequest)(nil),        // 53: trustcast.v1.ServeNowRequest
 	(*ServeNowResponse)(nil),       // 54: trustcast.v1.ServeNowResponse
-	(*timestamppb.Timestamp)(nil),  // 55: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 56: google.protobuf.Duration
+	(*GetHealthRequest)(nil),       // 55: trustcast.v1.GetHealthRequest
+	(*GetHealthResponse)(nil),      // 56: trustcast.v1.GetHealthResponse
+	(*HealthPart)(nil),             // 57: trustcast.v1.HealthPart
+	(*ExamineRequest)(nil),         // 58: trustcast.v1.ExamineRequest
+	(*ExamineResponse)(nil),        // 59: trustcast.v1.ExamineResponse
+	(*Check)(nil),                  // 60: trustcast.v1.Check
+	(*timestamppb.Timestamp)(nil),  // 61: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 62: google.protobuf.Duration
+	(*Place)(nil),                  // 63: trustcast.v1.Place
 }
 var file_trustcast_v1_admin_proto_depIdxs = []int32{
 	4,  // 0: trustcast.v1.GetStatusResponse.status:type_name -> trustcast.v1.Status
 	4,  // 1: trustcast.v1.WatchStatusResponse.status:type_name -> trustcast.v1.Status
-	55, // 2: trustcast.v1.Status.started:type_name -> google.protobuf.Timestamp
+	61, // 2: trustcast.v1.Status.started:type_name -> google.protobuf.Timestamp
 	7,  // 3: trustcast.v1.Status.serving:type_name -> trustcast.v1.Serving
 	8,  // 4: trustcast.v1.Status.rotation:type_name -> trustcast.v1.Rotation
 	10, // 5: trustcast.v1.Status.hosts:type_name -> trustcast.v1.Host
-	55, // 6: trustcast.v1.Status.time:type_name -> google.protobuf.Timestamp
+	61, // 6: trustcast.v1.Status.time:type_name -> google.protobuf.Timestamp
 	5,  // 7: trustcast.v1.Status.strangers:type_name -> trustcast.v1.Stranger
 	6,  // 8: trustcast.v1.Status.gossip_ring:type_name -> trustcast.v1.GossipRing
-	55, // 9: trustcast.v1.Status.backed_up:type_name -> google.protobuf.Timestamp
-	55, // 10: trustcast.v1.Stranger.last_seen:type_name -> google.protobuf.Timestamp
-	55, // 11: trustcast.v1.Serving.ca_not_after:type_name -> google.protobuf.Timestamp
-	55, // 12: trustcast.v1.Serving.leaf_not_after:type_name -> google.protobuf.Timestamp
-	55, // 13: trustcast.v1.Rotation.started:type_name -> google.protobuf.Timestamp
-	55, // 14: trustcast.v1.Rotation.deadline:type_name -> google.protobuf.Timestamp
+	61, // 9: trustcast.v1.Status.backed_up:type_name -> google.protobuf.Timestamp
+	61, // 10: trustcast.v1.Stranger.last_seen:type_name -> google.protobuf.Timestamp
+	61, // 11: trustcast.v1.Serving.ca_not_after:type_name -> google.protobuf.Timestamp
+	61, // 12: trustcast.v1.Serving.leaf_not_after:type_name -> google.protobuf.Timestamp
+	61, // 13: trustcast.v1.Rotation.started:type_name -> google.protobuf.Timestamp
+	61, // 14: trustcast.v1.Rotation.deadline:type_name -> google.protobuf.Timestamp
 	9,  // 15: trustcast.v1.Rotation.waiting_for:type_name -> trustcast.v1.WaitingFor
-	55, // 16: trustcast.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
-	55, // 17: trustcast.v1.Host.identity_not_after:type_name -> google.protobuf.Timestamp
-	55, // 18: trustcast.v1.Host.enrolled:type_name -> google.protobuf.Timestamp
-	56, // 19: trustcast.v1.Host.clock_skew:type_name -> google.protobuf.Duration
-	19, // 20: trustcast.v1.ShowCAResponse.certificates:type_name -> trustcast.v1.CertificateInfo
-	20, // 21: trustcast.v1.ShowCAResponse.history:type_name -> trustcast.v1.HistoryEntry
-	55, // 22: trustcast.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
-	55, // 23: trustcast.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
-	55, // 24: trustcast.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
-	56, // 25: trustcast.v1.RotateCARequest.deadline:type_name -> google.protobuf.Duration
-	25, // 26: trustcast.v1.PlanRotationResponse.hosts:type_name -> trustcast.v1.HostOutlook
-	5,  // 27: trustcast.v1.PlanRotationResponse.strangers:type_name -> trustcast.v1.Stranger
-	56, // 28: trustcast.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Duration
-	55, // 29: trustcast.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	34, // 30: trustcast.v1.ListTokensResponse.tokens:type_name -> trustcast.v1.TokenInfo
-	55, // 31: trustcast.v1.TokenInfo.created:type_name -> google.protobuf.Timestamp
-	55, // 32: trustcast.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
-	41, // 33: trustcast.v1.GetRegistryResponse.replicas:type_name -> trustcast.v1.Replica
-	55, // 34: trustcast.v1.Replica.started:type_name -> google.protobuf.Timestamp
-	56, // 35: trustcast.v1.CollectGarbageRequest.min_age:type_name -> google.protobuf.Duration
-	52, // 36: trustcast.v1.ShowConfigResponse.settings:type_name -> trustcast.v1.Setting
-	0,  // 37: trustcast.v1.AdminService.GetStatus:input_type -> trustcast.v1.GetStatusRequest
-	2,  // 38: trustcast.v1.AdminService.WatchStatus:input_type -> trustcast.v1.WatchStatusRequest
-	11, // 39: trustcast.v1.AdminService.AddUser:input_type -> trustcast.v1.AddUserRequest
-	13, // 40: trustcast.v1.AdminService.RemoveUser:input_type -> trustcast.v1.RemoveUserRequest
-	15, // 41: trustcast.v1.AdminService.ListUsers:input_type -> trustcast.v1.ListUsersRequest
-	17, // 42: trustcast.v1.AdminService.ShowCA:input_type -> trustcast.v1.ShowCARequest
-	21, // 43: trustcast.v1.AdminService.RotateCA:input_type -> trustcast.v1.RotateCARequest
-	23, // 44: trustcast.v1.AdminService.PlanRotation:input_type -> trustcast.v1.PlanRotationRequest
-	26, // 45: trustcast.v1.AdminService.RollbackCA:input_type -> trustcast.v1.RollbackCARequest
-	28, // 46: trustcast.v1.AdminService.RemoveHost:input_type -> trustcast.v1.RemoveHostRequest
-	30, // 47: trustcast.v1.AdminService.CreateToken:input_type -> trustcast.v1.CreateTokenRequest
-	32, // 48: trustcast.v1.AdminService.ListTokens:input_type -> trustcast.v1.ListTokensRequest
-	35, // 49: trustcast.v1.AdminService.RemoveToken:input_type -> trustcast.v1.RemoveTokenRequest
-	37, // 50: trustcast.v1.AdminService.RollGossipKey:input_type -> trustcast.v1.RollGossipKeyRequest
-	39, // 51: trustcast.v1.AdminService.GetRegistry:input_type -> trustcast.v1.GetRegistryRequest
-	42, // 52: trustcast.v1.AdminService.ChangeRegistry:input_type -> trustcast.v1.ChangeRegistryRequest
-	44, // 53: trustcast.v1.AdminService.CollectGarbage:input_type -> trustcast.v1.CollectGarbageRequest
-	46, // 54: trustcast.v1.AdminService.RegistryLogs:input_type -> trustcast.v1.RegistryLogsRequest
-	48, // 55: trustcast.v1.AdminService.Backup:input_type -> trustcast.v1.BackupRequest
-	50, // 56: trustcast.v1.AdminService.ShowConfig:input_type -> trustcast.v1.ShowConfigRequest
-	53, // 57: trustcast.v1.AdminService.ServeNow:input_type -> trustcast.v1.ServeNowRequest
-	1,  // 58: trustcast.v1.AdminService.GetStatus:output_type -> trustcast.v1.GetStatusResponse
-	3,  // 59: trustcast.v1.AdminService.WatchStatus:output_type -> trustcast.v1.WatchStatusResponse
-	12, // 60: trustcast.v1.AdminService.AddUser:output_type -> trustcast.v1.AddUserResponse
-	14, // 61: trustcast.v1.AdminService.RemoveUser:output_type -> trustcast.v1.RemoveUserResponse
-	16, // 62: trustcast.v1.AdminService.ListUsers:output_type -> trustcast.v1.ListUsersResponse
-	18, // 63: trustcast.v1.AdminService.ShowCA:output_type -> trustcast.v1.ShowCAResponse
-	22, // 64: trustcast.v1.AdminService.RotateCA:output_type -> trustcast.v1.RotateCAResponse
-	24, // 65: trustcast.v1.AdminService.PlanRotation:output_type -> trustcast.v1.PlanRotationResponse
-	27, // 66: trustcast.v1.AdminService.RollbackCA:output_type -> trustcast.v1.RollbackCAResponse
-	29, // 67: trustcast.v1.AdminService.RemoveHost:output_type -> trustcast.v1.RemoveHostResponse
-	31, // 68: trustcast.v1.AdminService.CreateToken:output_type -> trustcast.v1.CreateTokenResponse
-	33, // 69: trustcast.v1.AdminService.ListTokens:output_type -> trustcast.v1.ListTokensResponse
-	36, // 70: trustcast.v1.AdminService.RemoveToken:output_type -> trustcast.v1.RemoveTokenResponse
-	38, // 71: trustcast.v1.AdminService.RollGossipKey:output_type -> trustcast.v1.RollGossipKeyResponse
-	40, // 72: trustcast.v1.AdminService.GetRegistry:output_type -> trustcast.v1.GetRegistryResponse
-	43, // 73: trustcast.v1.AdminService.ChangeRegistry:output_type -> trustcast.v1.ChangeRegistryResponse
-	45, // 74: trustcast.v1.AdminService.CollectGarbage:output_type -> trustcast.v1.CollectGarbageResponse
-	47, // 75: trustcast.v1.AdminService.RegistryLogs:output_type -> trustcast.v1.RegistryLogsResponse
-	49, // 76: trustcast.v1.AdminService.Backup:output_type -> trustcast.v1.BackupResponse
-	51, // 77: trustcast.v1.AdminService.ShowConfig:output_type -> trustcast.v1.ShowConfigResponse
-	54, // 78: trustcast.v1.AdminService.ServeNow:output_type -> trustcast.v1.ServeNowResponse
-	58, // [58:79] is the sub-list for method output_type
-	37, // [37:58] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	61, // 16: trustcast.v1.Host.last_seen:type_name -> google.protobuf.Timestamp
+	61, // 17: trustcast.v1.Host.identity_not_after:type_name -> google.protobuf.Timestamp
+	61, // 18: trustcast.v1.Host.enrolled:type_name -> google.protobuf.Timestamp
+	62, // 19: trustcast.v1.Host.clock_skew:type_name -> google.protobuf.Duration
+	63, // 20: trustcast.v1.Host.places:type_name -> trustcast.v1.Place
+	19, // 21: trustcast.v1.ShowCAResponse.certificates:type_name -> trustcast.v1.CertificateInfo
+	20, // 22: trustcast.v1.ShowCAResponse.history:type_name -> trustcast.v1.HistoryEntry
+	61, // 23: trustcast.v1.CertificateInfo.not_before:type_name -> google.protobuf.Timestamp
+	61, // 24: trustcast.v1.CertificateInfo.not_after:type_name -> google.protobuf.Timestamp
+	61, // 25: trustcast.v1.HistoryEntry.time:type_name -> google.protobuf.Timestamp
+	62, // 26: trustcast.v1.RotateCARequest.deadline:type_name -> google.protobuf.Duration
+	25, // 27: trustcast.v1.PlanRotationResponse.hosts:type_name -> trustcast.v1.HostOutlook
+	5,  // 28: trustcast.v1.PlanRotationResponse.strangers:type_name -> trustcast.v1.Stranger
+	62, // 29: trustcast.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Duration
+	61, // 30: trustcast.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	34, // 31: trustcast.v1.ListTokensResponse.tokens:type_name -> trustcast.v1.TokenInfo
+	61, // 32: trustcast.v1.TokenInfo.created:type_name -> google.protobuf.Timestamp
+	61, // 33: trustcast.v1.TokenInfo.expires:type_name -> google.protobuf.Timestamp
+	41, // 34: trustcast.v1.GetRegistryResponse.replicas:type_name -> trustcast.v1.Replica
+	61, // 35: trustcast.v1.Replica.started:type_name -> google.protobuf.Timestamp
+	62, // 36: trustcast.v1.CollectGarbageRequest.min_age:type_name -> google.protobuf.Duration
+	52, // 37: trustcast.v1.ShowConfigResponse.settings:type_name -> trustcast.v1.Setting
+	57, // 38: trustcast.v1.GetHealthResponse.parts:type_name -> trustcast.v1.HealthPart
+	60, // 39: trustcast.v1.ExamineResponse.checks:type_name -> trustcast.v1.Check
+	0,  // 40: trustcast.v1.AdminService.GetStatus:input_type -> trustcast.v1.GetStatusRequest
+	2,  // 41: trustcast.v1.AdminService.WatchStatus:input_type -> trustcast.v1.WatchStatusRequest
+	11, // 42: trustcast.v1.AdminService.AddUser:input_type -> trustcast.v1.AddUserRequest
+	13, // 43: trustcast.v1.AdminService.RemoveUser:input_type -> trustcast.v1.RemoveUserRequest
+	15, // 44: trustcast.v1.AdminService.ListUsers:input_type -> trustcast.v1.ListUsersRequest
+	17, // 45: trustcast.v1.AdminService.ShowCA:input_type -> trustcast.v1.ShowCARequest
+	21, // 46: trustcast.v1.AdminService.RotateCA:input_type -> trustcast.v1.RotateCARequest
+	23, // 47: trustcast.v1.AdminService.PlanRotation:input_type -> trustcast.v1.PlanRotationRequest
+	26, // 48: trustcast.v1.AdminService.RollbackCA:input_type -> trustcast.v1.RollbackCARequest
+	28, // 49: trustcast.v1.AdminService.RemoveHost:input_type -> trustcast.v1.RemoveHostRequest
+	30, // 50: trustcast.v1.AdminService.CreateToken:input_type -> trustcast.v1.CreateTokenRequest
+	32, // 51: trustcast.v1.AdminService.ListTokens:input_type -> trustcast.v1.ListTokensRequest
+	35, // 52: trustcast.v1.AdminService.RemoveToken:input_type -> trustcast.v1.RemoveTokenRequest
+	37, // 53: trustcast.v1.AdminService.RollGossipKey:input_type -> trustcast.v1.RollGossipKeyRequest
+	39, // 54: trustcast.v1.AdminService.GetRegistry:input_type -> trustcast.v1.GetRegistryRequest
+	42, // 55: trustcast.v1.AdminService.ChangeRegistry:input_type -> trustcast.v1.ChangeRegistryRequest
+	44, // 56: trustcast.v1.AdminService.CollectGarbage:input_type -> trustcast.v1.CollectGarbageRequest
+	46, // 57: trustcast.v1.AdminService.RegistryLogs:input_type -> trustcast.v1.RegistryLogsRequest
+	48, // 58: trustcast.v1.AdminService.Backup:input_type -> trustcast.v1.BackupRequest
+	50, // 59: trustcast.v1.AdminService.ShowConfig:input_type -> trustcast.v1.ShowConfigRequest
+	53, // 60: trustcast.v1.AdminService.ServeNow:input_type -> trustcast.v1.ServeNowRequest
+	55, // 61: trustcast.v1.AdminService.GetHealth:input_type -> trustcast.v1.GetHealthRequest
+	58, // 62: trustcast.v1.AdminService.Examine:input_type -> trustcast.v1.ExamineRequest
+	1,  // 63: trustcast.v1.AdminService.GetStatus:output_type -> trustcast.v1.GetStatusResponse
+	3,  // 64: trustcast.v1.AdminService.WatchStatus:output_type -> trustcast.v1.WatchStatusResponse
+	12, // 65: trustcast.v1.AdminService.AddUser:output_type -> trustcast.v1.AddUserResponse
+	14, // 66: trustcast.v1.AdminService.RemoveUser:output_type -> trustcast.v1.RemoveUserResponse
+	16, // 67: trustcast.v1.AdminService.ListUsers:output_type -> trustcast.v1.ListUsersResponse
+	18, // 68: trustcast.v1.AdminService.ShowCA:output_type -> trustcast.v1.ShowCAResponse
+	22, // 69: trustcast.v1.AdminService.RotateCA:output_type -> trustcast.v1.RotateCAResponse
+	24, // 70: trustcast.v1.AdminService.PlanRotation:output_type -> trustcast.v1.PlanRotationResponse
+	27, // 71: trustcast.v1.AdminService.RollbackCA:output_type -> trustcast.v1.RollbackCAResponse
+	29, // 72: trustcast.v1.AdminService.RemoveHost:output_type -> trustcast.v1.RemoveHostResponse
+	31, // 73: trustcast.v1.AdminService.CreateToken:output_type -> trustcast.v1.CreateTokenResponse
+	33, // 74: trustcast.v1.AdminService.ListTokens:output_type -> trustcast.v1.ListTokensResponse
+	36, // 75: trustcast.v1.AdminService.RemoveToken:output_type -> trustcast.v1.RemoveTokenResponse
+	38, // 76: trustcast.v1.AdminService.RollGossipKey:output_type -> trustcast.v1.RollGossipKeyResponse
+	40, // 77: trustcast.v1.AdminService.GetRegistry:output_type -> trustcast.v1.GetRegistryResponse
+	43, // 78: trustcast.v1.AdminService.ChangeRegistry:output_type -> trustcast.v1.ChangeRegistryResponse
+	45, // 79: trustcast.v1.AdminService.CollectGarbage:output_type -> trustcast.v1.CollectGarbageResponse
+	47, // 80: trustcast.v1.AdminService.RegistryLogs:output_type -> trustcast.v1.RegistryLogsResponse
+	49, // 81: trustcast.v1.AdminService.Backup:output_type -> trustcast.v1.BackupResponse
+	51, // 82: trustcast.v1.AdminService.ShowConfig:output_type -> trustcast.v1.ShowConfigResponse
+	54, // 83: trustcast.v1.AdminService.ServeNow:output_type -> trustcast.v1.ServeNowResponse
+	56, // 84: trustcast.v1.AdminService.GetHealth:output_type -> trustcast.v1.GetHealthResponse
+	59, // 85: trustcast.v1.AdminService.Examine:output_type -> trustcast.v1.ExamineResponse
+	63, // [63:86] is the sub-list for method output_type
+	40, // [40:63] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_trustcast_v1_admin_proto_init() }
@@ -3854,13 +4221,14 @@ func file_trustcast_v1_admin_proto_init() {
 	if File_trustcast_v1_admin_proto != nil {
 		return
 	}
+	file_trustcast_v1_agent_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trustcast_v1_admin_proto_rawDesc), len(file_trustcast_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   55,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

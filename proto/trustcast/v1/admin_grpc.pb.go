@@ -40,6 +40,8 @@ const (
 	AdminService_Backup_FullMethodName         = "/trustcast.v1.AdminService/Backup"
 	AdminService_ShowConfig_FullMethodName     = "/trustcast.v1.AdminService/ShowConfig"
 	AdminService_ServeNow_FullMethodName       = "/trustcast.v1.AdminService/ServeNow"
+	AdminService_GetHealth_FullMethodName      = "/trustcast.v1.AdminService/GetHealth"
+	AdminService_Examine_FullMethodName        = "/trustcast.v1.AdminService/Examine"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -84,6 +86,10 @@ type AdminServiceClient interface {
 	ShowConfig(ctx context.Context, in *ShowConfigRequest, opts ...grpc.CallOption) (*ShowConfigResponse, error)
 	// ServeNow opens a restored server's edge without waiting for its hosts.
 	ServeNow(ctx context.Context, in *ServeNowRequest, opts ...grpc.CallOption) (*ServeNowResponse, error)
+	// GetHealth says of each part whether it is well, as /livez and /readyz do.
+	GetHealth(ctx context.Context, in *GetHealthRequest, opts ...grpc.CallOption) (*GetHealthResponse, error)
+	// Examine is the server's half of `trustcast doctor`.
+	Examine(ctx context.Context, in *ExamineRequest, opts ...grpc.CallOption) (*ExamineResponse, error)
 }
 
 type adminServiceClient struct {
@@ -349,6 +355,26 @@ func (c *adminServiceClient) ServeNow(ctx context.Context, in *ServeNowRequest, 
 	return out, nil
 }
 
+func (c *adminServiceClient) GetHealth(ctx context.Context, in *GetHealthRequest, opts ...grpc.CallOption) (*GetHealthResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetHealthResponse)
+	err := c.cc.Invoke(ctx, AdminService_GetHealth_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) Examine(ctx context.Context, in *ExamineRequest, opts ...grpc.CallOption) (*ExamineResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExamineResponse)
+	err := c.cc.Invoke(ctx, AdminService_Examine_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AdminServiceServer is the server API for AdminService service.
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
@@ -391,6 +417,10 @@ type AdminServiceServer interface {
 	ShowConfig(context.Context, *ShowConfigRequest) (*ShowConfigResponse, error)
 	// ServeNow opens a restored server's edge without waiting for its hosts.
 	ServeNow(context.Context, *ServeNowRequest) (*ServeNowResponse, error)
+	// GetHealth says of each part whether it is well, as /livez and /readyz do.
+	GetHealth(context.Context, *GetHealthRequest) (*GetHealthResponse, error)
+	// Examine is the server's half of `trustcast doctor`.
+	Examine(context.Context, *ExamineRequest) (*ExamineResponse, error)
 	mustEmbedUnimplementedAdminServiceServer()
 }
 
@@ -463,6 +493,12 @@ func (UnimplementedAdminServiceServer) ShowConfig(context.Context, *ShowConfigRe
 }
 func (UnimplementedAdminServiceServer) ServeNow(context.Context, *ServeNowRequest) (*ServeNowResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ServeNow not implemented")
+}
+func (UnimplementedAdminServiceServer) GetHealth(context.Context, *GetHealthRequest) (*GetHealthResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetHealth not implemented")
+}
+func (UnimplementedAdminServiceServer) Examine(context.Context, *ExamineRequest) (*ExamineResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Examine not implemented")
 }
 func (UnimplementedAdminServiceServer) mustEmbedUnimplementedAdminServiceServer() {}
 func (UnimplementedAdminServiceServer) testEmbeddedByValue()                      {}
@@ -828,6 +864,42 @@ func _AdminService_ServeNow_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_GetHealth_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetHealthRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).GetHealth(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_GetHealth_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).GetHealth(ctx, req.(*GetHealthRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_Examine_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExamineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).Examine(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_Examine_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).Examine(ctx, req.(*ExamineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AdminService_ServiceDesc is the grpc.ServiceDesc for AdminService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -898,6 +970,14 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ServeNow",
 			Handler:    _AdminService_ServeNow_Handler,
+		},
+		{
+			MethodName: "GetHealth",
+			Handler:    _AdminService_GetHealth_Handler,
+		},
+		{
+			MethodName: "Examine",
+			Handler:    _AdminService_Examine_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -551,6 +551,13 @@ type Report struct {
 	Time *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=time,proto3" json:"time,omitempty"`
 	// The version of the gossip ring that this host has.
 	GossipVersion uint64 `protobuf:"varint,15,opt,name=gossip_version,json=gossipVersion,proto3" json:"gossip_version,omitempty"`
+	// How often a file was mended since the agent's start, because something else
+	// had changed it.
+	Repairs uint64 `protobuf:"varint,16,opt,name=repairs,proto3" json:"repairs,omitempty"`
+	// The file or directory that something else changes again and again; empty: none.
+	Contested string `protobuf:"bytes,17,opt,name=contested,proto3" json:"contested,omitempty"`
+	// The directories that the host's runtimes read CAs from.
+	Places        []*Place `protobuf:"bytes,18,rep,name=places,proto3" json:"places,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -690,6 +697,90 @@ func (x *Report) GetGossipVersion() uint64 {
 	return 0
 }
 
+func (x *Report) GetRepairs() uint64 {
+	if x != nil {
+		return x.Repairs
+	}
+	return 0
+}
+
+func (x *Report) GetContested() string {
+	if x != nil {
+		return x.Contested
+	}
+	return ""
+}
+
+func (x *Report) GetPlaces() []*Place {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
+// Place is a directory of registry certificates that a runtime reads.
+type Place struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "docker", "rootless:alice", "containers", "containerd".
+	Runtime string `protobuf:"bytes,1,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	Dir     string `protobuf:"bytes,2,opt,name=dir,proto3" json:"dir,omitempty"`
+	// Why the runtime would not find the bundle there; empty when it does.
+	Problem       string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Place) Reset() {
+	*x = Place{}
+	mi := &file_trustcast_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Place) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Place) ProtoMessage() {}
+
+func (x *Place) ProtoReflect() protoreflect.Message {
+	mi := &file_trustcast_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Place.ProtoReflect.Descriptor instead.
+func (*Place) Descriptor() ([]byte, []int) {
+	return file_trustcast_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Place) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+func (x *Place) GetDir() string {
+	if x != nil {
+		return x.Dir
+	}
+	return ""
+}
+
+func (x *Place) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 // Wanted is what a host should have.
 type Wanted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -717,7 +808,7 @@ type Wanted struct {
 
 func (x *Wanted) Reset() {
 	*x = Wanted{}
-	mi := &file_trustcast_v1_agent_proto_msgTypes[8]
+	mi := &file_trustcast_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +820,7 @@ func (x *Wanted) String() string {
 func (*Wanted) ProtoMessage() {}
 
 func (x *Wanted) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_agent_proto_msgTypes[8]
+	mi := &file_trustcast_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +833,7 @@ func (x *Wanted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wanted.ProtoReflect.Descriptor instead.
 func (*Wanted) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_trustcast_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Wanted) GetRevision() uint64 {
@@ -837,7 +928,7 @@ type Leaf struct {
 
 func (x *Leaf) Reset() {
 	*x = Leaf{}
-	mi := &file_trustcast_v1_agent_proto_msgTypes[9]
+	mi := &file_trustcast_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +940,7 @@ func (x *Leaf) String() string {
 func (*Leaf) ProtoMessage() {}
 
 func (x *Leaf) ProtoReflect() protoreflect.Message {
-	mi := &file_trustcast_v1_agent_proto_msgTypes[9]
+	mi := &file_trustcast_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +953,7 @@ func (x *Leaf) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leaf.ProtoReflect.Descriptor instead.
 func (*Leaf) Descriptor() ([]byte, []int) {
-	return file_trustcast_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_trustcast_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Leaf) GetName() string {
@@ -919,7 +1010,7 @@ const file_trustcast_v1_agent_proto_rawDesc = "" +
 	"\x06Gossip\x12\x12\n" +
 	"\x04keys\x18\x01 \x03(\fR\x04keys\x12\x14\n" +
 	"\x05peers\x18\x02 \x03(\tR\x05peers\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"\xe6\x03\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"\xcb\x04\n" +
 	"\x06Report\x12\x12\n" +
 	"\x04boot\x18\x01 \x01(\x04R\x04boot\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x1a\n" +
@@ -939,7 +1030,14 @@ const file_trustcast_v1_agent_proto_rawDesc = "" +
 	"\x06gossip\x18\f \x01(\tR\x06gossip\x12\x18\n" +
 	"\aversion\x18\r \x01(\tR\aversion\x12.\n" +
 	"\x04time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12%\n" +
-	"\x0egossip_version\x18\x0f \x01(\x04R\rgossipVersion\"\x96\x03\n" +
+	"\x0egossip_version\x18\x0f \x01(\x04R\rgossipVersion\x12\x18\n" +
+	"\arepairs\x18\x10 \x01(\x04R\arepairs\x12\x1c\n" +
+	"\tcontested\x18\x11 \x01(\tR\tcontested\x12+\n" +
+	"\x06places\x18\x12 \x03(\v2\x13.trustcast.v1.PlaceR\x06places\"M\n" +
+	"\x05Place\x12\x18\n" +
+	"\aruntime\x18\x01 \x01(\tR\aruntime\x12\x10\n" +
+	"\x03dir\x18\x02 \x01(\tR\x03dir\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"\x96\x03\n" +
 	"\x06Wanted\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1a\n" +
 	"\brotation\x18\x02 \x01(\x04R\brotation\x12\x1e\n" +
@@ -986,7 +1084,7 @@ func file_trustcast_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_trustcast_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_trustcast_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_trustcast_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_trustcast_v1_agent_proto_goTypes = []any{
 	(Outcome)(0),                  // 0: trustcast.v1.Outcome
 	(*EnrollRequest)(nil),         // 1: trustcast.v1.EnrollRequest
@@ -997,33 +1095,35 @@ var file_trustcast_v1_agent_proto_goTypes = []any{
 	(*SyncResponse)(nil),          // 6: trustcast.v1.SyncResponse
 	(*Gossip)(nil),                // 7: trustcast.v1.Gossip
 	(*Report)(nil),                // 8: trustcast.v1.Report
-	(*Wanted)(nil),                // 9: trustcast.v1.Wanted
-	(*Leaf)(nil),                  // 10: trustcast.v1.Leaf
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
+	(*Place)(nil),                 // 9: trustcast.v1.Place
+	(*Wanted)(nil),                // 10: trustcast.v1.Wanted
+	(*Leaf)(nil),                  // 11: trustcast.v1.Leaf
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
 }
 var file_trustcast_v1_agent_proto_depIdxs = []int32{
 	7,  // 0: trustcast.v1.EnrollResponse.gossip:type_name -> trustcast.v1.Gossip
 	8,  // 1: trustcast.v1.SyncRequest.report:type_name -> trustcast.v1.Report
-	9,  // 2: trustcast.v1.SyncResponse.wanted:type_name -> trustcast.v1.Wanted
+	10, // 2: trustcast.v1.SyncResponse.wanted:type_name -> trustcast.v1.Wanted
 	0,  // 3: trustcast.v1.Report.probe:type_name -> trustcast.v1.Outcome
 	0,  // 4: trustcast.v1.Report.live:type_name -> trustcast.v1.Outcome
-	11, // 5: trustcast.v1.Report.time:type_name -> google.protobuf.Timestamp
-	10, // 6: trustcast.v1.Wanted.leaves:type_name -> trustcast.v1.Leaf
-	12, // 7: trustcast.v1.Wanted.tick:type_name -> google.protobuf.Duration
-	12, // 8: trustcast.v1.Wanted.window:type_name -> google.protobuf.Duration
-	7,  // 9: trustcast.v1.Wanted.gossip:type_name -> trustcast.v1.Gossip
-	1,  // 10: trustcast.v1.AgentService.Enroll:input_type -> trustcast.v1.EnrollRequest
-	3,  // 11: trustcast.v1.AgentService.Renew:input_type -> trustcast.v1.RenewRequest
-	5,  // 12: trustcast.v1.AgentService.Sync:input_type -> trustcast.v1.SyncRequest
-	2,  // 13: trustcast.v1.AgentService.Enroll:output_type -> trustcast.v1.EnrollResponse
-	4,  // 14: trustcast.v1.AgentService.Renew:output_type -> trustcast.v1.RenewResponse
-	6,  // 15: trustcast.v1.AgentService.Sync:output_type -> trustcast.v1.SyncResponse
-	13, // [13:16] is the sub-list for method output_type
-	10, // [10:13] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	12, // 5: trustcast.v1.Report.time:type_name -> google.protobuf.Timestamp
+	9,  // 6: trustcast.v1.Report.places:type_name -> trustcast.v1.Place
+	11, // 7: trustcast.v1.Wanted.leaves:type_name -> trustcast.v1.Leaf
+	13, // 8: trustcast.v1.Wanted.tick:type_name -> google.protobuf.Duration
+	13, // 9: trustcast.v1.Wanted.window:type_name -> google.protobuf.Duration
+	7,  // 10: trustcast.v1.Wanted.gossip:type_name -> trustcast.v1.Gossip
+	1,  // 11: trustcast.v1.AgentService.Enroll:input_type -> trustcast.v1.EnrollRequest
+	3,  // 12: trustcast.v1.AgentService.Renew:input_type -> trustcast.v1.RenewRequest
+	5,  // 13: trustcast.v1.AgentService.Sync:input_type -> trustcast.v1.SyncRequest
+	2,  // 14: trustcast.v1.AgentService.Enroll:output_type -> trustcast.v1.EnrollResponse
+	4,  // 15: trustcast.v1.AgentService.Renew:output_type -> trustcast.v1.RenewResponse
+	6,  // 16: trustcast.v1.AgentService.Sync:output_type -> trustcast.v1.SyncResponse
+	14, // [14:17] is the sub-list for method output_type
+	11, // [11:14] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_trustcast_v1_agent_proto_init() }
@@ -1037,7 +1137,7 @@ func file_trustcast_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trustcast_v1_agent_proto_rawDesc), len(file_trustcast_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
