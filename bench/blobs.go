@@ -16,7 +16,10 @@ func blobs(ctx context.Context, l *lab) (*table, error) {
 	t := &table{
 		title:    "Blobs of 256 MiB, and new connections",
 		subjects: []string{ours, official, plainFile},
-		unequal:  []string{"ours signs every request in; " + official + " asks nobody for a password, and " + plainFile + " knows nothing of registries: it is the limit"},
+		unequal: []string{
+			"ours signs every request in; " + official + " asks nobody for a password, and " + plainFile + " knows nothing of registries: it is the limit",
+			"session tickets are off for ours and on for the others; this client takes none, as Docker, so that none are sent",
+		},
 	}
 	us, err := l.trustcast(ctx)
 	if err != nil {
@@ -30,7 +33,7 @@ func blobs(ctx context.Context, l *lab) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, layer, err := digestsOf(image)
+	layer, err := layerOf(image)
 	if err != nil {
 		return nil, err
 	}
@@ -66,16 +69,16 @@ func blobs(ctx context.Context, l *lab) (*table, error) {
 			}
 			fresh := c.target
 			fresh.fresh = true
-			if err := measure(ctx, t, s, "new connections, GET /v2/", c, fresh, connections, time.Second); err != nil {
+			if err := measure(ctx, t, s, "new connections, GET /v2/", c, fresh, time.Second); err != nil {
 				return nil, err
 			}
 		}
 	}
 	rate, cost := t.row("blob, 4 connections", mibPerSecond), t.row("blob, 4 connections, processor", microsMiB)
-	t.atLeast("blob over four connections", rate.over(official), 1.05)
-	t.atLeast("blob over four connections against "+plainFile, rate.over(plainFile), 0.9)
-	t.atMost("processor time of it", cost.over(official), 0.85)
-	t.atLeast("new connections a second", t.row("new connections, GET /v2/", perSecond).over(official), 1)
+	t.atLeast("blob over four connections", rate.against(official), 1.05)
+	t.atLeast("blob over four connections against "+plainFile, rate.against(plainFile), 0.9)
+	t.atMost("processor time of it", cost.against(official), 0.85)
+	t.atLeast("new connections a second", t.row("new connections, GET /v2/", perSecond).against(official), 1)
 	return t, nil
 }
 
@@ -85,7 +88,7 @@ const (
 )
 
 // throughput adds the rate of large answers, and the server's processor time a MiB.
-func throughput(ctx context.Context, t *table, subject, what string, c *contender, at target, connections int) error {
+func throughput(ctx context.Context, t *table, subject, what string, c costly, at target, connections int) error {
 	before, err := c.cpu()
 	if err != nil {
 		return err

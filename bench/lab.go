@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -20,6 +21,7 @@ type lab struct {
 	dir       string
 	rounds    int
 	processes []*process
+	network   *namespace // where programs run; nil: the machine's
 }
 
 func newLab(rounds int) (*lab, error) {
@@ -38,21 +40,25 @@ func (l *lab) path(parts ...string) string {
 	return filepath.Join(append([]string{l.dir}, parts...)...)
 }
 
-// endAll ends what the experiment started.
+// endAll ends what the experiment started, all at once: members of gossip take a
+// while to say goodbye.
 func (l *lab) endAll() error {
-	var err error
-	for len(l.processes) > 0 {
-		p := l.processes[len(l.processes)-1]
-		l.processes = l.processes[:len(l.processes)-1]
-		err = errors.Join(err, p.end())
+	var wg sync.WaitGroup
+	failed := make([]error, len(l.processes))
+	for i, p := range l.processes {
+		wg.Go(func() { failed[i] = p.end() })
 	}
-	return err
+	wg.Wait()
+	l.processes = nil
+	return errors.Join(failed...)
 }
 
 // Ours: package and tags.
 var sources = map[string]struct{ pkg, tags string }{
 	"trustcast":       {"./cmd/trustcast", ""},
 	"trustcast-agent": {"./cmd/trustcast-agent", "grpcnotrace"},
+	faultyAgent:       {"./cmd/trustcast-agent", "grpcnotrace,faults"},
+	"agents":          {"./bench/agents", "grpcnotrace"}, // many in one process
 }
 
 // program builds one, once, as `make build` does, and returns its path.
@@ -62,7 +68,15 @@ func (l *lab) program(ctx context.Context, name string) (string, error) {
 		return path, nil
 	}
 	source := sources[name]
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", source.tags, "-ldflags", "-s -w", "-o", path, source.pkg)
+	args := []string{"build", "-trimpath", "-ldflags", "-s -w"}
+	if source.pkg == "./cmd/trustcast-agent" { // how it is built is part of what it costs
+		flags, err := output(ctx, nil, "make", "--silent", "--no-print-directory", "agent-flags")
+		if err != nil {
+			return "", err
+		}
+		args = append(args, strings.Split(strings.TrimSpace(flags), "\n")...)
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "-tags", source.tags, "-o", path, source.pkg)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
@@ -136,7 +150,7 @@ func (l *lab) start(name, program string, env []string, args ...string) (*proces
 		return nil, err
 	}
 	defer func() { _ = log.Close() }() // the program has its own handle
-	cmd := exec.Command(program, args...)
+	cmd := l.network.command(context.Background(), program, args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -148,6 +162,9 @@ func (l *lab) start(name, program string, env []string, args ...string) (*proces
 	return p, nil
 }
 
+// endLimit is more than a member of gossip takes to leave after a partition.
+const endLimit = 30 * time.Second
+
 // end ends it.
 func (p *process) end() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
@@ -156,7 +173,7 @@ func (p *process) end() error {
 	select {
 	case <-ended:
 		return nil
-	case <-time.After(10 * time.Second):
+	case <-time.After(endLimit):
 		_ = p.cmd.Process.Kill() // as above
 		<-ended
 		return fmt.Errorf("%s did not end and was killed", p.name)

@@ -28,8 +28,10 @@ type target struct {
 	accept         string
 	// fresh makes a connection for each request.
 	fresh bool
-	// want is the status that counts; 0: 200.
+	// want is the status that counts, or how it begins; 0: 200.
 	want int
+	// from is the address to ask from; empty: the system's choice.
+	from string
 }
 
 // counted is what a load came to.
@@ -93,7 +95,11 @@ func (c *client) close() {
 }
 
 func (c *client) dial() error {
-	raw, err := net.DialTimeout("tcp", c.address, 10*time.Second)
+	d := net.Dialer{Timeout: 10 * time.Second}
+	if c.from != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(c.from)}
+	}
+	raw, err := d.Dial("tcp", c.address)
 	if err != nil {
 		return err
 	}

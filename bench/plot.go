@@ -10,9 +10,60 @@ import (
 	"gonum.org/v1/plot/vg"
 )
 
-// plot draws the medians of each row, as shares of the row's greatest, so that
-// quantities of different units stand beside each other.
+// plot draws the table.
 func (t *table) plot(file string) error {
+	if t.sizes != nil {
+		return t.lines(file)
+	}
+	return t.bars(file)
+}
+
+// lines draws how each row grows with the size, as multiples of where it begins, on
+// logarithmic axes: what grows as fast as the size is parallel to the dashes.
+func (t *table) lines(file string) error {
+	p := plot.New()
+	p.Title.Text = t.title
+	p.X.Label.Text = "size"
+	p.Y.Label.Text = "multiple of the first"
+	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
+	p.X.Tick.Marker, p.Y.Tick.Marker = plot.LogTicks{Prec: -1}, plot.LogTicks{Prec: -1}
+	first := t.sizes[0]
+	linear := make(plotter.XYs, len(t.sizes))
+	for i, x := range t.sizes {
+		linear[i] = plotter.XY{X: x, Y: x / first}
+	}
+	dashes, err := plotter.NewLine(linear)
+	if err != nil {
+		return err
+	}
+	dashes.Dashes = plotutil.Dashes(1)
+	p.Add(dashes)
+	p.Legend.Add("as the size", dashes)
+	for i, r := range t.rows {
+		var points plotter.XYs
+		for j, s := range t.subjects {
+			if y := r.median(s) / r.median(t.subjects[0]); y > 0 { // nor NaN: a logarithm is needed
+				points = append(points, plotter.XY{X: t.sizes[j], Y: y})
+			}
+		}
+		if len(points) < 2 {
+			continue
+		}
+		line, dots, err := plotter.NewLinePoints(points)
+		if err != nil {
+			return err
+		}
+		line.Color, dots.Color = plotutil.Color(i), plotutil.Color(i)
+		p.Add(line, dots)
+		p.Legend.Add(r.what, line, dots)
+	}
+	p.Legend.Top, p.Legend.Left = true, true
+	return p.Save(vg.Points(640), vg.Points(400), file)
+}
+
+// bars draws the medians of each row, as shares of the row's greatest, so that
+// quantities of different units stand beside each other.
+func (t *table) bars(file string) error {
 	p := plot.New()
 	p.Title.Text = t.title
 	p.Y.Label.Text = "share of the greatest"

@@ -32,6 +32,9 @@ const (
 	password = "correct-horse-battery"
 )
 
+// grpcAddress finds where agents reach a server in what it said.
+var grpcAddress = regexp.MustCompile(`what=grpc address=(\S+)`)
+
 // contender is a registry under measurement.
 type contender struct {
 	*process
@@ -39,8 +42,14 @@ type contender struct {
 	data   string
 }
 
-// trustcast starts ours with one user and the embedded engine.
-func (l *lab) trustcast(ctx context.Context) (*contender, error) {
+// trustcast starts ours with one user and the embedded engine. A name without a port
+// in it would be :443, and the port is the kernel's choice: nobody reaches it by name.
+func (l *lab) trustcast(ctx context.Context, flags ...string) (*contender, error) {
+	return l.trustcastAt(ctx, "localhost:5000", "127.0.0.1:0", flags...)
+}
+
+// trustcastAt is trustcast for a domain, listening at an address.
+func (l *lab) trustcastAt(ctx context.Context, domain, listen string, flags ...string) (*contender, error) {
 	program, err := l.program(ctx, "trustcast")
 	if err != nil {
 		return nil, err
@@ -49,12 +58,11 @@ func (l *lab) trustcast(ctx context.Context) (*contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A name without a port in it would be :443, and the port is the kernel's choice.
-	if _, err := output(ctx, strings.NewReader(password), program, "init", "--domain", "localhost:5000", "--user", user, "--password-stdin", "--data-dir", data); err != nil {
+	if _, err := output(ctx, strings.NewReader(password), program, "init", "--domain", domain, "--user", user, "--password-stdin", "--data-dir", data); err != nil {
 		return nil, err
 	}
-	p, err := l.start("trustcast", program, nil, "server", "--data-dir", data,
-		"--listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0", "--http-listen", "off", "--min-free", "0")
+	p, err := l.start("trustcast", program, nil, append([]string{"server", "--data-dir", data,
+		"--listen", listen, "--grpc-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0", "--http-listen", "off", "--min-free", "0"}, flags...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +116,7 @@ func (l *lab) registry3(ctx context.Context, signsIn bool) (*contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	ca, err := selfSigned(data)
+	ca, err := serverPair(data)
 	if err != nil {
 		return nil, err
 	}
@@ -116,11 +124,7 @@ func (l *lab) registry3(ctx context.Context, signsIn bool) (*contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := fmt.Sprintf(`version: 0.1
-log: {level: error, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: %[1]s/data}, delete: {enabled: true}}
-http: {addr: "%[2]s", secret: bench, tls: {certificate: %[1]s/tls.crt, key: %[1]s/tls.key}}
-`, data, address)
+	config := registryConfig(data+"/data", address, data)
 	t := target{address: address, roots: pool(ca), path: "/v2/"}
 	if signsIn {
 		if err := l.htpasswd(ctx, data); err != nil {
@@ -139,18 +143,41 @@ http: {addr: "%[2]s", secret: bench, tls: {certificate: %[1]s/tls.crt, key: %[1]
 	return &contender{p, t, data}, p.listens(ctx, address)
 }
 
-// selfSigned writes tls.crt and tls.key for localhost, ECDSA as ours.
-func selfSigned(dir string) (ca []byte, err error) {
+// registryConfig is the official registry's, with the TLS pair of a directory.
+func registryConfig(data, address, pair string) string {
+	return fmt.Sprintf(`version: 0.1
+log: {level: error, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: %[1]s}, delete: {enabled: true}}
+http: {addr: "%[2]s", secret: bench, tls: {certificate: %[3]s/tls.crt, key: %[3]s/tls.key}}
+`, data, address, pair)
+}
+
+// serverPair writes tls.crt and tls.key for localhost, of a CA of its own: ECDSA as
+// ours, and clients look at the CA's signature, too.
+func serverPair(dir string) (ca []byte, err error) {
+	issuer := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bench"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	issuerKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	issuerDER, err := x509.CreateCertificate(rand.Reader, issuer, issuer, issuerKey.Public(), issuerKey)
+	if err != nil {
+		return nil, err
+	}
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
+		NotBefore: issuer.NotBefore, NotAfter: issuer.NotAfter,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	der, err := x509.CreateCertificate(rand.Reader, leaf, issuer, key.Public(), issuerKey)
 	if err != nil {
 		return nil, err
 	}
@@ -158,9 +185,8 @@ func selfSigned(dir string) (ca []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ca = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return ca, errors.Join(
-		os.WriteFile(dir+"/tls.crt", ca, 0o600),
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: issuerDER}), errors.Join(
+		os.WriteFile(dir+"/tls.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600),
 		os.WriteFile(dir+"/tls.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600))
 }
 
@@ -207,21 +233,17 @@ var accepted = strings.Join([]string{
 	"application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json",
 }, ", ")
 
-// bytesOf is a megabyte figure.
+// megabytes is a figure of bytes in MiB.
 func megabytes(n float64) float64 { return n / (1 << 20) }
 
-// digestsOf an image: of its manifest, and of its first layer.
-func digestsOf(image v1.Image) (manifest, layer string, err error) {
-	m, err := image.Digest()
-	if err != nil {
-		return "", "", err
-	}
+// layerOf is the digest of an image's first layer.
+func layerOf(image v1.Image) (string, error) {
 	layers, err := image.Layers()
 	if err != nil {
-		return "", "", err
+		return "", err
 	}
 	d, err := layers[0].Digest()
-	return m.String(), d.String(), err
+	return d.String(), err
 }
 
 // nginx serves a file over TLS, as the limit of what a registry could do.
@@ -233,7 +255,7 @@ func (l *lab) nginx(ctx context.Context, content io.Reader) (*contender, error) 
 	if err != nil {
 		return nil, err
 	}
-	ca, err := selfSigned(dir)
+	ca, err := serverPair(dir)
 	if err != nil {
 		return nil, err
 	}

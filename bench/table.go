@@ -16,11 +16,16 @@ type table struct {
 	name, title string
 	// subjects are the columns, ours first.
 	subjects []string
-	rows     []*row
-	goals    []goal
+	// sizes, when set, is how large each subject is: the table shows how something
+	// grows, and is drawn so.
+	sizes []float64
+	rows  []*row
+	goals []goal
 	// unequal says what was not the same for all.
 	unequal []string
-	took    time.Duration
+	// headlines are what the README says of it.
+	headlines []string
+	took      time.Duration
 }
 
 // row is one quantity of each subject.
@@ -29,19 +34,39 @@ type row struct {
 	samples    map[string][]float64 // by subject, one a round
 }
 
-// goal is a ratio that was asked for, and what it came to.
+// figure is one of ours, beside a peer's if there is one.
+type figure struct {
+	ours, peer float64 // peer is NaN when the figure stands alone
+	unit       string
+}
+
+// ratio is ours over the peer's.
+func (f figure) ratio() float64 { return f.ours / f.peer }
+
+// alone says that nobody is beside it.
+func (f figure) alone() bool { return math.IsNaN(f.peer) }
+
+// goal is what was asked of a figure: of its ratio, or of itself when it stands alone.
 type goal struct {
 	what string
-	// got is compared with want: atMost says which side is good.
-	got, want float64
-	atMost    bool
+	figure
+	want   float64
+	atMost bool // else at least
+}
+
+// got is what is compared with want.
+func (g goal) got() float64 {
+	if g.alone() {
+		return g.ours
+	}
+	return g.ratio()
 }
 
 func (g goal) met() bool {
 	if g.atMost {
-		return g.got <= g.want
+		return g.got() <= g.want
 	}
-	return g.got >= g.want
+	return g.got() >= g.want
 }
 
 // row returns the row of that name, which is made at the first call.
@@ -64,8 +89,15 @@ func (r *row) add(subject string, value float64) {
 // median of a subject's samples; NaN without any.
 func (r *row) median(subject string) float64 { return median(r.samples[subject]) }
 
-// over is our median over a peer's.
-func (r *row) over(peer string) float64 { return r.median(ours) / r.median(peer) }
+// against is our median beside a peer's.
+func (r *row) against(peer string) figure {
+	return figure{ours: r.median(ours), peer: r.median(peer), unit: r.unit}
+}
+
+// of is a subject's median alone.
+func (r *row) of(subject string) figure {
+	return figure{ours: r.median(subject), peer: math.NaN(), unit: r.unit}
+}
 
 func median(samples []float64) float64 {
 	if len(samples) == 0 {
@@ -78,13 +110,28 @@ func median(samples []float64) float64 {
 	return s[len(s)/2]
 }
 
-// atLeast and atMost add a goal.
-func (t *table) atLeast(what string, got, want float64) {
-	t.goals = append(t.goals, goal{what: what, got: got, want: want})
+// mean of what there is; NaN of nothing.
+func mean(all []float64) float64 {
+	sum := 0.0
+	for _, v := range all {
+		sum += v
+	}
+	return sum / float64(len(all))
 }
 
-func (t *table) atMost(what string, got, want float64) {
-	t.goals = append(t.goals, goal{what: what, got: got, want: want, atMost: true})
+// atLeast and atMost ask something of a figure: its ratio to the peer's, or itself in
+// its own unit when it stands alone.
+func (t *table) atLeast(what string, f figure, want float64) {
+	t.goals = append(t.goals, goal{what: what, figure: f, want: want})
+}
+
+func (t *table) atMost(what string, f figure, want float64) {
+	t.goals = append(t.goals, goal{what: what, figure: f, want: want, atMost: true})
+}
+
+// headline is for the README: one ratio, in words.
+func (t *table) headline(format string, args ...any) {
+	t.headlines = append(t.headlines, fmt.Sprintf(format, args...))
 }
 
 // markdown is the table for people; plot is where its picture is, if anywhere.
@@ -101,7 +148,7 @@ func (t *table) markdown(plot string) string {
 	}
 	b.WriteString("\n")
 	if len(t.goals) > 0 {
-		fmt.Fprintf(&b, "| goal | asked | got | |\n|---|---:|---:|---|\n")
+		fmt.Fprintf(&b, "| goal | asked | ours | peer | ratio | |\n|---|---:|---:|---:|---:|---|\n")
 		for _, g := range t.goals {
 			fmt.Fprintln(&b, g.line())
 		}
@@ -122,10 +169,14 @@ func (g goal) line() string {
 	if g.atMost {
 		sign = "≤"
 	}
-	if !g.met() {
+	if !g.met() { // also of a figure that is not there
 		verdict = "**missed**"
 	}
-	return fmt.Sprintf("| %s | %s %s× | %s× | %s |", g.what, sign, number(g.want), number(g.got), verdict)
+	mine := number(g.ours) + " " + g.unit
+	if g.alone() {
+		return fmt.Sprintf("| %s | %s %s %s | %s | – | – | %s |", g.what, sign, number(g.want), g.unit, mine, verdict)
+	}
+	return fmt.Sprintf("| %s | %s %s× | %s | %s %s | %s× | %s |", g.what, sign, number(g.want), mine, number(g.peer), g.unit, number(g.ratio()), verdict)
 }
 
 // cell is a median and the spread.
@@ -168,13 +219,19 @@ func header() string {
 			}
 		}
 	}
-	return fmt.Sprintf("# Results of `make bench`\n\nVersion %s, %s, %s, %d × %s. Medians, with the least and the greatest in brackets; clients run on the same machine.\n\n",
+	return fmt.Sprintf("# Results of `make bench`\n\nVersion %s, %s, %s, %d × %s. Medians, with the least and the greatest in brackets where there are several samples; clients run on the same machine.\n\n",
 		strings.TrimSpace(string(out)), time.Now().UTC().Format("2006-01-02"), runtime.Version(), runtime.NumCPU(), cpu)
 }
 
-// goals lists all of them.
-func goals(tables []*table) string {
+// inShort is the top of the page: the headlines, and how many goals were met.
+func inShort(tables []*table) string {
 	var b strings.Builder
+	for _, t := range tables {
+		for _, h := range t.headlines {
+			fmt.Fprintf(&b, "- %s\n", h)
+		}
+	}
+	b.WriteString("\n")
 	met, all := 0, 0
 	for _, t := range tables {
 		for _, g := range t.goals {
@@ -183,6 +240,8 @@ func goals(tables []*table) string {
 			}
 		}
 	}
-	fmt.Fprintf(&b, "%d of %d goals met.\n", met, all)
+	fmt.Fprintf(&b, "%d of %d goals met.\n\n", met, all)
 	return b.String()
 }
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
