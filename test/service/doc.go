@@ -1,0 +1,3 @@
+// Package service runs both programs as a service manager does: sockets that it holds,
+// readiness, watchdog, health.
+package service
