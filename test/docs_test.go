@@ -47,6 +47,32 @@ func TestFlowNamesFunctionsThatExist(t *testing.T) {
 	}
 }
 
+// TestReadmeSaysWhatWasMeasured holds the README to bench/results.md: each headline of
+// the last run stands there as it is.
+func TestReadmeSaysWhatWasMeasured(t *testing.T) {
+	results, err := os.ReadFile("../bench/results.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	headlines := 0
+	top, _, _ := strings.Cut(string(results), "\n## ")
+	for line := range strings.Lines(top) {
+		if !strings.HasPrefix(line, "- ") {
+			continue
+		}
+		if headlines++; !strings.Contains(string(readme), line) {
+			t.Errorf("README.md does not say what bench/results.md says: %s", line)
+		}
+	}
+	if headlines < 4 {
+		t.Errorf("bench/results.md has %d headlines, want 4 or more", headlines)
+	}
+}
+
 // declared lists the functions and methods of packages as package.Type.Method.
 func declared(t *testing.T, dirs ...string) map[string]bool {
 	t.Helper()

@@ -17,8 +17,8 @@ import (
 	"github.com/trustcast/trustcast/test/images"
 )
 
-// programs is the directory of the built programs.
-var programs string
+// programs is the directory of the built programs, sources that of the project.
+var programs, sources string
 
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
@@ -30,7 +30,11 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	build := exec.Command("go", "build", "-ldflags", "-X main.version=v0.0.0-test", "-o", dir+string(filepath.Separator), "./cmd/...")
-	build.Dir = filepath.Join("..", "..")
+	if sources, err = filepath.Abs(filepath.Join("..", "..")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	build.Dir = sources
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build the programs: %v\n%s", err, out)
 		return 1
@@ -40,6 +44,7 @@ func buildAndRun(m *testing.M) int {
 }
 
 func TestScripts(t *testing.T) {
+	t.Cleanup(func() { allConformed(t) })
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
 		RequireExplicitExec: true,

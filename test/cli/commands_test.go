@@ -31,7 +31,7 @@ const (
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"start": start, "listening": listening, "terminate": terminate, "interrupt": interrupt, "signal": sendSignal, "exits": exits,
-		"code": code, "waitfor": waitfor, "waitjson": waitjson, "waitlog": waitlog, "freeport": freeport, "capture": capture, "field": field, "json": jsonCheck, "mode": mode, "tty": tty, "oldregistry": oldRegistry, "verifies": verifies, "volume": volume,
+		"code": code, "waitfor": waitfor, "waitjson": waitjson, "waitlog": waitlog, "freeport": freeport, "capture": capture, "field": field, "json": jsonCheck, "mode": mode, "files": files, "ports": ports, "tty": tty, "oldregistry": oldRegistry, "verifies": verifies, "volume": volume,
 	}
 }
 
@@ -50,6 +50,10 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	_, _ = ts.Stderr().Write(stderr)
 	if strconv.Itoa(got) != want {
 		ts.Fatalf("exit code %d, want %s\n[stdout]\n%s[stderr]\n%s", got, want, stdout, stderr)
+	}
+	ts.Check(conform(args, stdout))
+	if bytes.ContainsRune(append(stdout, stderr...), '\x1b') {
+		ts.Fatalf("there is no terminal, and the output has a control sequence:\n%q\n%q", stdout, stderr)
 	}
 }
 
@@ -96,6 +100,7 @@ func waitjson(ts *testscript.TestScript, neg bool, args []string) {
 		_, stdout, stderr := try(ts, nil, args[2:])
 		v, found := lookup(stdout, args[0])
 		if found && text(v) == args[1] {
+			ts.Check(conform(args[2:], stdout))
 			_, _ = ts.Stdout().Write(stdout)
 			return
 		}

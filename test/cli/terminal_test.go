@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,6 +13,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 )
+
+// colour is a sequence that changes how text looks, and not where it stands.
+var colour = regexp.MustCompile(`\x1b\[[0-9;]*m`)
 
 // tty CODE <FILE PROGRAM [ARG...]: the program has a terminal for stdin, stdout
 // and stderr, on which the lines of FILE are typed; it must end with exit code
@@ -39,6 +43,9 @@ func tty(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	_ = cmd.Wait() // the exit code tells
 	_, _ = ts.Stdout().Write(shown)
+	if ts.Getenv("NO_COLOR") != "" && colour.Match(shown) {
+		ts.Fatalf("NO_COLOR is set, and there is colour:\n%q", shown)
+	}
 	if got := cmd.ProcessState.ExitCode(); strconv.Itoa(got) != args[0] {
 		ts.Fatalf("exit code %d, want %s\n%s", got, args[0], shown)
 	}

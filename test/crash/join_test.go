@@ -132,15 +132,19 @@ func (s *site) judgeJoined(before []*pb.Host) error {
 	if err != nil {
 		return err
 	}
-	var rec struct {
-		Value struct{ Redeemed map[string]string }
-	}
-	if err := readJSON(s.record("tokens/"+token.ID), &rec); err != nil {
+	redeemed, err := filepath.Glob(s.record("redeemed/" + token.ID + "-*"))
+	if err != nil {
 		return err
 	}
-	for _, id := range rec.Value.Redeemed {
-		if len(rec.Value.Redeemed) != 1 || id != identity.HostID {
-			return fmt.Errorf("the token was redeemed by %v, the host is %s", rec.Value.Redeemed, identity.HostID)
+	for _, path := range redeemed {
+		var rec struct {
+			Value struct{ Host string }
+		}
+		if err := readJSON(path, &rec); err != nil {
+			return err
+		}
+		if len(redeemed) != 1 || rec.Value.Host != identity.HostID {
+			return fmt.Errorf("the token was redeemed %d times, by %s; the host is %s", len(redeemed), rec.Value.Host, identity.HostID)
 		}
 	}
 	roots, err := s.roots(0)

@@ -167,6 +167,13 @@ const sample = `939   openat(AT_FDCWD</>, "/c/r:5000/.ca.crt12", O_RDWR|O_CREAT|
 940   +++ exited with 0 +++
 `
 
+// rooted is the same install through a descriptor of the directory, as os.Root does it.
+var rooted = strings.NewReplacer(
+	`openat(AT_FDCWD</>, "/c/r:5000/.ca.crt12"`, `openat(8</c/r:5000>, ".ca.crt12"`,
+	`AT_FDCWD</>, "/c/r:5000/.ca.crt12", AT_FDCWD</>, "/c/r:5000/ca.crt"`, `8</c/r:5000>, ".ca.crt12", 8</c/r:5000>, "ca.crt"`,
+	`openat(AT_FDCWD</>, "/c/r:5000", `, `openat(8</c/r:5000>, ".", `,
+).Replace(sample)
+
 // judgeSample applies all rules to a trace of the sample's kind.
 func judgeSample(trace string) error {
 	calls, err := parseTrace(strings.NewReader(trace))
@@ -180,6 +187,17 @@ func judgeSample(trace string) error {
 // TestOrderJudge is the negative control: it doctors a good trace, and each time
 // the judge must complain.
 func TestOrderJudge(t *testing.T) {
+	for name, trace := range map[string]string{"by path": sample, "by name": rooted} {
+		t.Run(name, func(t *testing.T) { judgeDoctored(t, trace) })
+	}
+	calls, err := parseTrace(strings.NewReader("939 unlinkat(8</c/keys>, \"old.key\", 0) = 0\n939 fsync(8</c/keys>) = 0\n"))
+	must(t, err)
+	if all, err := changes(calls, "/c"); err != nil || len(all) != 1 || all[0].path != "/c/keys/old.key" {
+		t.Errorf("a removal by name: %v (%v)", all, err)
+	}
+}
+
+func judgeDoctored(t *testing.T, sample string) {
 	if err := judgeSample(sample); err != nil {
 		t.Fatalf("the good trace: %v", err)
 	}

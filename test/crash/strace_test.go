@@ -129,7 +129,7 @@ func (s *site) judgeServer(calls []call) (int, error) {
 	all, problems := changes(calls, s.serverDir())
 	record, keys := of(all, "records/authority.json"), of(all, "keys/*.key")
 	problems = errors.Join(problems, counted(all, map[string]int{
-		"records/authority.json": 4, "hosts/*.json": agents, "fleet/*.json": 2 * agents, "tokens/*.json": 1 + agents,
+		"records/authority.json": 4, "hosts/*.json": agents, "fleet/*.json": 2 * agents, "tokens/*.json": 1, "redeemed/*.json": agents,
 		"keys/*.key": 4, "certs/ca.crt": 2, "certs/domain.crt": 2,
 	}))
 	if len(record) != 4 || len(keys) != 4 {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -25,8 +26,7 @@ var (
 	resumedLine = regexp.MustCompile(`^(\d+) +<\.\.\. (\w+) resumed>(.*)$`)
 	resultText  = regexp.MustCompile(`\) += (-?\d+|\?)(?:[ <].*)?$`)
 	fdText      = regexp.MustCompile(`^\d+<(.*?)>(?:, |$)`)
-	renameText  = regexp.MustCompile(`"([^"]+)".*"([^"]+)"`)
-	unlinkText  = regexp.MustCompile(`"([^"]+)"`)
+	nameText    = regexp.MustCompile(`(?:(?:AT_FDCWD|\d+)<([^"]*?)>, )?"([^"]+)"`)
 )
 
 const unfinished = " <unfinished ...>"
@@ -98,11 +98,11 @@ func (c call) renames() (from, to string, ok bool) {
 	if !strings.HasPrefix(c.name, "rename") || c.result < 0 {
 		return "", "", false
 	}
-	m := renameText.FindStringSubmatch(c.args)
-	if m == nil {
+	paths := c.paths()
+	if len(paths) < 2 {
 		return "", "", false
 	}
-	return m[1], m[2], true
+	return paths[0], paths[1], true
 }
 
 // unlinks returns the path of a removal that was done.
@@ -110,11 +110,24 @@ func (c call) unlinks() (path string, ok bool) {
 	if !strings.HasPrefix(c.name, "unlink") || c.result < 0 {
 		return "", false
 	}
-	m := unlinkText.FindStringSubmatch(c.args)
-	if m == nil {
+	paths := c.paths()
+	if len(paths) == 0 {
 		return "", false
 	}
-	return m[1], true
+	return paths[0], true
+}
+
+// paths are those that the arguments name, each beside the directory that it starts from:
+// os.Root gives names and no paths.
+func (c call) paths() (all []string) {
+	for _, m := range nameText.FindAllStringSubmatch(c.args, -1) {
+		path := m[2]
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(m[1], path)
+		}
+		all = append(all, path)
+	}
+	return all
 }
 
 func (c call) writes() bool {

@@ -251,11 +251,16 @@ func (s *site) judgeHosts(st *pb.Status) error {
 	return errors.Join(errs...)
 }
 
-// judgeFiles: a host has the files of an agent and nothing else.
+// judgeFiles: a host has the files of an agent that has run, or of a join alone, and
+// nothing else.
 func (s *site) judgeFiles(i int) error {
+	files := []string{"boot.json", "identity.json", "lock", "owned.json", "status.json", "trusted.json"}
+	if _, err := os.Stat(filepath.Join(s.agentDir(i), "run.lock")); err == nil {
+		files = append(files, "run.lock")
+	}
 	return errors.Join(
 		holds(s.certsDir(i), s.registry), holds(filepath.Dir(s.installed(i)), "ca.crt"),
-		holds(s.agentDir(i), "boot.json", "identity.json", "lock", "owned.json", "status.json", "trusted.json"),
+		holds(s.agentDir(i), files...),
 	)
 }
 

@@ -29,15 +29,18 @@ type host struct {
 	addr string
 	dir  string
 
-	flags  []string // more of dockerd's
-	engine *process // nil: stopped
-	agent  *process // nil: stopped
+	flags    []string // more of dockerd's
+	env      []string // more of dockerd's
+	private  []string // paths below / of which it has its own, in dir
+	runtimes string   // of its agent
+	engine   *process // nil: stopped
+	agent    *process // nil: stopped
 }
 
 // newHost makes the host's namespace and files; number counts from 1.
 func newHost(n *network, number int, hosts string) (*host, error) {
 	name := "h" + strconv.Itoa(number)
-	h := &host{net: n, name: name, addr: n.run.addr(hostAddr + number), dir: n.run.path(name)}
+	h := &host{net: n, name: name, runtimes: "docker", addr: n.run.addr(hostAddr + number), dir: n.run.path(name)}
 	if err := n.add(name, h.addr); err != nil {
 		return nil, err
 	}
@@ -68,8 +71,10 @@ func (h *host) startEngine() error {
 	// system containerd is hidden: dockerd would share it if it saw it. What hides
 	// it has the sockets of containers, which the engine's next life looks for.
 	script := `set -e
+if [ -e "$1/before.sh" ]; then . "$1/before.sh"; fi
 mount --bind "$1/etc-docker" /etc/docker
 mount --bind "$1/hosts" /etc/hosts
+for path in $PRIVATE; do mount --bind "$1/$path" "/$path"; done
 mkdir -p "$1/run-containerd"
 if [ -d /run/containerd ]; then mount --bind "$1/run-containerd" /run/containerd; fi
 shift; exec "$@"`
@@ -84,7 +89,8 @@ shift; exec "$@"`
 		"--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", "/" + run.name(),
 		"--bridge=none", "--iptables=false", "--ip6tables=false",
 	}
-	p, err := run.start(h.name+"-dockerd", nil, append(argv, h.flags...)...)
+	env := append([]string{"PRIVATE=" + strings.Join(h.private, " ")}, h.env...)
+	p, err := run.start(h.name+"-dockerd", env, append(argv, h.flags...)...)
 	if err != nil {
 		return err
 	}
@@ -166,7 +172,12 @@ func (h *host) enter() []string {
 func (h *host) agentCommand(verb string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	return h.net.run.output(ctx, nil, "", h.agentArgs(verb, args...)...)
+	return h.net.run.output(ctx, h.agentEnv(), "", h.agentArgs(verb, args...)...)
+}
+
+// agentEnv keeps the agent, which sees most of the machine's files, to its own.
+func (h *host) agentEnv(more ...string) []string {
+	return append([]string{"TRUSTCAST_RUNTIMES=" + h.runtimes}, more...)
 }
 
 func (h *host) agentArgs(verb string, args ...string) []string {
@@ -183,7 +194,7 @@ func (h *host) startAgent(args ...string) error {
 // "trustcast-agent" or "trustcast-agent-faults".
 func (h *host) runAgent(binary string, env []string, args ...string) error {
 	argv := append(h.enter(), h.net.run.path("bin", binary), "run", "--data-dir", h.path("agent"), "--gossip-listen", h.addr+":"+gossipPort)
-	p, err := h.net.run.start(h.name+"-agent", env, append(argv, args...)...)
+	p, err := h.net.run.start(h.name+"-agent", h.agentEnv(env...), append(argv, args...)...)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -34,13 +35,19 @@ var shippedImages = []shipped{
 	{"trustcast/agent", "trustcast-agent", "0:0", "", 0, []string{"7947/tcp", "7947/udp"}},
 }
 
+// making is held by whoever runs `make`: there is one bin/.
+var making sync.Mutex
+
 // testImages builds the images as the how-to says, with the classic builder on an
 // engine that has no image at all, and takes them to the other machine.
 func (c *composed) testImages(t *testing.T) {
 	cmd := exec.Command("bash", "-c", c.blocks["build"][0])
 	cmd.Dir = filepath.Join("..", "..")
 	cmd.Env = append(os.Environ(), "DOCKER_HOST="+c.registry.socket(), "DOCKER_BUILDKIT=0", "VERSION=v9.8.7+test", markEnv+"="+c.fleet.run.name())
-	if out, err := cmd.CombinedOutput(); err != nil {
+	making.Lock()
+	out, err := cmd.CombinedOutput()
+	making.Unlock()
+	if err != nil {
 		t.Fatalf("%s: %v\n%s", c.blocks["build"][0], err, out)
 	}
 	for _, s := range shippedImages {

@@ -151,7 +151,7 @@ func (l *lane) join(t *testing.T, h *host) {
 	token, err := l.server.command("token", "create", "-q")
 	must(t, err)
 	port, _ := strconv.Atoi(l.server.ports.gossip) // of newLane
-	l.agent, err = l.f.run.start(l.server.name+"-agent", nil, append(h.enter(), l.f.run.path("bin", "trustcast-agent"), "run",
+	l.agent, err = l.f.run.start(l.server.name+"-agent", h.agentEnv(), append(h.enter(), l.f.run.path("bin", "trustcast-agent"), "run",
 		"--data-dir", h.path("agent-"+l.server.ports.grpc), "--gossip-listen", fmt.Sprintf("%s:%d", h.addr, port),
 		"--join", "registry.test:"+l.server.ports.grpc, "--token", strings.TrimSpace(token), "--name", h.name)...)
 	must(t, err)

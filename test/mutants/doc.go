@@ -3,6 +3,7 @@
 // and names the tests that must fail over it.
 //
 // A mutant that compiles and fails no test, does not compile, or no longer
-// applies to the source is an error. Those marked `prove` need a slow test and
-// run only with TRUSTCAST_PROVE set.
+// applies to the source is an error. All run with TRUSTCAST_PROVE set; otherwise
+// each third of those that are not marked `prove`, which need a slow test. Whether
+// a mutant applies is always looked at.
 package mutants

@@ -178,6 +178,17 @@ func (s *rawStream) wanted() *pb.Wanted {
 	return m.GetWanted()
 }
 
+// wantedFrom receives until a generation comes; one that is known may be sent again.
+func (s *rawStream) wantedFrom(generation uint64) *pb.Wanted {
+	s.t.Helper()
+	defer time.AfterFunc(patience, s.cancel).Stop()
+	for {
+		if w := s.wanted(); w.GetGeneration() >= generation {
+			return w
+		}
+	}
+}
+
 // end reads until the stream ends, and returns why and the newest generation
 // that was sent; Canceled if it does not end by itself.
 func (s *rawStream) end() (code codes.Code, newest uint64) {

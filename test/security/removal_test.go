@@ -54,8 +54,7 @@ func TestRemovedHostIsCutOff(t *testing.T) {
 	if code, newest := again.end(); code != codes.PermissionDenied || newest > 0 {
 		t.Errorf("a new stream ended with %v and was sent generation %d", code, newest)
 	}
-	for other.wanted().GetGeneration() < 2 { // the twin
-	}
+	other.wantedFrom(2) // the twin
 }
 
 // TestRemovedAgentAsksHourly: it keeps its files, says what happened, and neither

@@ -54,12 +54,12 @@ func (g gate) pressing() bool {
 func (w *world) waited(g gate, h *host) bool {
 	r := g.before.Value.Rotation
 	switch {
-	case slices.Contains(r.Skipped, h.id):
+	case slices.Contains(r.Skipped, w.idOf(h)):
 		return false
 	case !w.present(h) && (g.overdue || r.Compromised):
 		return false
 	}
-	return !g.hurried || !slices.Contains(g.after.Value.Rotation.Uncover, h.id)
+	return !g.hurried || !slices.Contains(g.after.Value.Rotation.Uncover, w.idOf(h))
 }
 
 // checkLeft: hosts are left behind only by a step that may hurry, and when they are
@@ -67,7 +67,7 @@ func (w *world) waited(g gate, h *host) bool {
 func (w *world) checkLeft(event string, g gate) {
 	for _, h := range g.hosts {
 		r := g.after.Value.Rotation
-		if !slices.Contains(r.Uncover, h.id) || g.hurried || slices.Contains(g.before.Value.Rotation.Skipped, h.id) {
+		if !slices.Contains(r.Uncover, w.idOf(h)) || g.hurried || slices.Contains(g.before.Value.Rotation.Skipped, w.idOf(h)) {
 			continue
 		}
 		away := !w.present(h)
@@ -139,6 +139,6 @@ func (w *world) trusts(h *host) (t struct{ Revision, Generation uint64 }) {
 // is on record.
 func (w *world) knownGeneration(h *host) uint64 {
 	var f struct{ Value struct{ Generation uint64 } }
-	readJSON(filepath.Join(w.state(), "records", "fleet", h.id+".json"), &f)
+	readJSON(filepath.Join(w.state(), "records", "fleet", w.idOf(h)+".json"), &f)
 	return f.Value.Generation
 }

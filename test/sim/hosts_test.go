@@ -24,7 +24,7 @@ type host struct {
 	token  string   // to join with
 	// ahead is how far the host's clock is ahead of the others'.
 	ahead time.Duration
-	id    string // once covered
+	id    string // once covered; guarded by world.mu, see idOf
 	// up: agent and link; downSince and upSince are of the last changes.
 	// Guarded by world.mu.
 	up                 bool

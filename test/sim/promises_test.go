@@ -179,6 +179,13 @@ func (w *world) covered() []*host {
 	return out
 }
 
+// idOf is a host's ID as covered saw it last.
+func (w *world) idOf(h *host) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return h.id
+}
+
 func readJSON(path string, into any) bool {
 	data, err := os.ReadFile(path)
 	return err == nil && json.Unmarshal(data, into) == nil
