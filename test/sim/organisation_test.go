@@ -86,8 +86,8 @@ type comeback struct {
 	oldID string // of a host that was replaced
 }
 
-// comebackTicks is how long a comeback may take: a pause between tries is one
-// and a half ticks, the server may be off for one, and looks are a tick apart.
+// comebackTicks is how long a comeback may take at a server that stays: a pause
+// between tries is one and a half ticks, and looks are a tick apart.
 const comebackTicks = 4
 
 // figures are what a run prints.
@@ -300,7 +300,7 @@ func (o *organisation) isBack(c comeback, s *pb.Status) bool {
 	h := hostOf(s, c.name)
 	// A host that is not connected may be trusted for what it said before.
 	if !h.GetConnected() || h.GetState() != "trusted" || h.GetGeneration() != s.GetGeneration() || h.GetId() == c.oldID {
-		if time.Since(c.at) > comebackTicks*o.w.pace.tick {
+		if time.Since(o.able(c)) > comebackTicks*o.w.pace.tick {
 			o.w.fail("%s did not come back within %d ticks (slept %d rotations): %s %s", c.name, comebackTicks, c.slept, h.GetState(), h.GetProblem())
 			return true
 		}
@@ -320,6 +320,17 @@ func (o *organisation) isBack(c comeback, s *pb.Status) bool {
 		o.steady = append(o.steady, c.name)
 	}
 	return true
+}
+
+// able is since when a host could have come back: whoever tries while the server is
+// off begins its pause again.
+func (o *organisation) able(c comeback) time.Time {
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	if o.w.started.After(c.at) {
+		return o.w.started
+	}
+	return c.at
 }
 
 // note writes into the diary.
