@@ -4,6 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/trustcast/trustcast/internal/gossip"
@@ -83,3 +86,64 @@ type Config struct {
 
 // Layers says which ways of propagation are off. The zero value has all on.
 type Layers struct{ NoStream, NoGossip, NoPoll bool }
+
+// Defaults of Config.
+const (
+	defaultGossip    = ":7947"
+	defaultKeepalive = 30 * time.Second // finds dead connections (DESIGN §7)
+
+	off = "off"
+)
+
+func (cfg Config) withDefaults() Config {
+	if cfg.DockerCertsDir == "" {
+		cfg.DockerCertsDir = filepath.Join("/", cfg.Root, "etc/docker/certs.d")
+	}
+	if cfg.GossipListen == "" {
+		cfg.GossipListen = defaultGossip
+	}
+	if cfg.Keepalive == 0 {
+		cfg.Keepalive = defaultKeepalive
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = (&net.Dialer{KeepAliveConfig: signsOfLife}).DialContext
+	}
+	if cfg.AliveEvery <= 0 || cfg.AliveEvery > aliveEvery {
+		cfg.AliveEvery = aliveEvery
+	}
+	if cfg.WatchFile == nil {
+		cfg.WatchFile = watchDir
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Name == "" {
+		cfg.Name = defaultName()
+	}
+	return cfg
+}
+
+func defaultName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return hostName(name)
+}
+
+// hostName makes a host name of a system's name.
+func hostName(system string) string {
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '.', r == '-':
+			return r
+		}
+		return '-'
+	}, system)
+	return name[:min(63, len(name))]
+}

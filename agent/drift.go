@@ -7,7 +7,6 @@ import (
 
 	"github.com/trustcast/trustcast/agent/install"
 	"github.com/trustcast/trustcast/certs"
-	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
 const (
@@ -204,20 +203,4 @@ func (a *membership) contest(path string, ours bool, now time.Time) {
 	if a.repairs.changed(path, ours, now, a.tick()) {
 		a.log.Error(contestedText(path), "path", path)
 	}
-}
-
-// places are the directories that runtimes read, each with the first problem in it.
-func places(found []install.Found) []*pb.Place {
-	var out []*pb.Place
-	for _, f := range found {
-		i := slices.IndexFunc(out, func(p *pb.Place) bool { return p.GetDir() == f.Dir })
-		if i < 0 {
-			i = len(out)
-			out = append(out, &pb.Place{Runtime: f.Runtime, Dir: f.Dir})
-		}
-		if out[i].Problem == "" {
-			out[i].Problem = f.Problem
-		}
-	}
-	return out
 }

@@ -3,9 +3,6 @@ package agent
 import (
 	"context"
 	"log/slog"
-	"net"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -18,12 +15,6 @@ import (
 )
 
 const (
-	defaultGossip = ":7947"
-	off           = "off"
-
-	// defaultKeepalive finds dead connections (DESIGN §7).
-	defaultKeepalive = 30 * time.Second
-
 	// defaultTick until the server says otherwise.
 	defaultTick = 60 * time.Second
 	// retryFirst is how soon evidence that was not good is tried again; it
@@ -94,37 +85,6 @@ type wanted struct {
 	revision, rotation uint64
 	leaves             []leaf
 	fallback           string
-}
-
-func (cfg Config) withDefaults() Config {
-	if cfg.DockerCertsDir == "" {
-		cfg.DockerCertsDir = filepath.Join("/", cfg.Root, "etc/docker/certs.d")
-	}
-	if cfg.GossipListen == "" {
-		cfg.GossipListen = defaultGossip
-	}
-	if cfg.Keepalive == 0 {
-		cfg.Keepalive = defaultKeepalive
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Dial == nil {
-		cfg.Dial = (&net.Dialer{KeepAliveConfig: signsOfLife}).DialContext
-	}
-	if cfg.AliveEvery <= 0 || cfg.AliveEvery > aliveEvery {
-		cfg.AliveEvery = aliveEvery
-	}
-	if cfg.WatchFile == nil {
-		cfg.WatchFile = watchDir
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if cfg.Name == "" {
-		cfg.Name = defaultName()
-	}
-	return cfg
 }
 
 // serve keeps the host in step with one server until ctx ends. It joins first when it
@@ -326,11 +286,3 @@ func (a *membership) next(evidence certs.Evidence) time.Duration {
 func bad(o certs.Outcome) bool { return o != certs.OK && o != certs.NotTried }
 
 func (a *membership) tick() time.Duration { return a.link.pace().tick }
-
-func defaultName() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return ""
-	}
-	return hostName(name)
-}

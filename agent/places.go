@@ -6,6 +6,7 @@ import (
 
 	"github.com/trustcast/trustcast/agent/install"
 	"github.com/trustcast/trustcast/certs"
+	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
 // AutoRuntimes stands alone in Config.Runtimes and means those that are here.
@@ -143,4 +144,20 @@ func (a *membership) manual() (all []Manual, err error) {
 		all = append(all, Manual{m.Runtime, m.Why, m.Instructions(a.names[0], a.owned.Files[0])})
 	}
 	return all, nil
+}
+
+// places are the directories that runtimes read, each with the first problem in it.
+func places(found []install.Found) []*pb.Place {
+	var out []*pb.Place
+	for _, f := range found {
+		i := slices.IndexFunc(out, func(p *pb.Place) bool { return p.GetDir() == f.Dir })
+		if i < 0 {
+			i = len(out)
+			out = append(out, &pb.Place{Runtime: f.Runtime, Dir: f.Dir})
+		}
+		if out[i].Problem == "" {
+			out[i].Problem = f.Problem
+		}
+	}
+	return out
 }

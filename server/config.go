@@ -171,3 +171,52 @@ func (cfg Config) minFree() uint64 {
 	}
 	return uint64(cfg.MinFree)
 }
+
+// Defaults of Config; the reasons stand there.
+const (
+	defaultTick     = 60 * time.Second
+	defaultGone     = 10 * time.Minute
+	defaultDeadline = 10 * time.Minute
+	defaultCALife   = 365 * 24 * time.Hour
+	defaultLeafLife = 30 * 24 * time.Hour
+
+	defaultKeepalive = 30 * time.Second // finds dead connections (DESIGN §7)
+
+	defaultGRPC   = ":7443"
+	defaultGossip = ":7947"
+	defaultHTTP   = "127.0.0.1:7480"
+
+	off = "off"
+)
+
+func (cfg Config) withDefaults() Config {
+	cfg.Tick = orDefault(cfg.Tick, defaultTick)
+	cfg.GoneAfter = orDefault(cfg.GoneAfter, defaultGone)
+	cfg.Deadline = orDefault(cfg.Deadline, defaultDeadline)
+	cfg.Keepalive = orDefault(cfg.Keepalive, defaultKeepalive)
+	cfg.GRPCListen = orDefault(cfg.GRPCListen, defaultGRPC)
+	cfg.GossipListen = orDefault(cfg.GossipListen, defaultGossip)
+	cfg.HTTPListen = orDefault(cfg.HTTPListen, defaultHTTP)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Listen == nil {
+		cfg.Listen = net.Listen
+	}
+	return cfg
+}
+
+// withLives gives certificates the lives that neither a start nor Init was told.
+func (cfg Config) withLives() Config {
+	cfg.CALife = orDefault(cfg.CALife, defaultCALife)
+	cfg.LeafLife = orDefault(cfg.LeafLife, defaultLeafLife)
+	return cfg
+}
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}

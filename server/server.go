@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -34,23 +33,6 @@ import (
 	"github.com/trustcast/trustcast/server/registry"
 	"github.com/trustcast/trustcast/server/registry/direct"
 	"github.com/trustcast/trustcast/server/users"
-)
-
-// Defaults of Config; the reasons stand there.
-const (
-	defaultTick     = 60 * time.Second
-	defaultGone     = 10 * time.Minute
-	defaultDeadline = 10 * time.Minute
-	defaultCALife   = 365 * 24 * time.Hour
-	defaultLeafLife = 30 * 24 * time.Hour
-
-	defaultKeepalive = 30 * time.Second // finds dead connections (DESIGN §7)
-
-	defaultGRPC   = ":7443"
-	defaultGossip = ":7947"
-	defaultHTTP   = "127.0.0.1:7480"
-
-	off = "off"
 )
 
 // node is a running server: its parts, introduced to each other.
@@ -124,38 +106,6 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer n.close()
 	return n.run(ctx)
-}
-
-func (cfg Config) withDefaults() Config {
-	cfg.Tick = orDefault(cfg.Tick, defaultTick)
-	cfg.GoneAfter = orDefault(cfg.GoneAfter, defaultGone)
-	cfg.Deadline = orDefault(cfg.Deadline, defaultDeadline)
-	cfg.Keepalive = orDefault(cfg.Keepalive, defaultKeepalive)
-	cfg.GRPCListen = orDefault(cfg.GRPCListen, defaultGRPC)
-	cfg.GossipListen = orDefault(cfg.GossipListen, defaultGossip)
-	cfg.HTTPListen = orDefault(cfg.HTTPListen, defaultHTTP)
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Listen == nil {
-		cfg.Listen = net.Listen
-	}
-	return cfg
-}
-
-// withLives gives certificates the lives that neither a start nor Init was told.
-func (cfg Config) withLives() Config {
-	cfg.CALife = orDefault(cfg.CALife, defaultCALife)
-	cfg.LeafLife = orDefault(cfg.LeafLife, defaultLeafLife)
-	return cfg
-}
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }
 
 // open reads the records and makes the parts; nothing runs yet.
