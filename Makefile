@@ -82,7 +82,7 @@ test: ## run all tests that need neither root nor Docker, with the race detector
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-registry test-proofs
 
 test-registry:
-	go test -timeout 20m -v ./test/contract | $(FIGURES)
+	go test -timeout 40m -v ./test/contract | $(FIGURES)
 
 test-proofs:
 	go test -race -timeout 25m -v $(PROOFS) | $(FIGURES)
@@ -109,8 +109,8 @@ generate: .tools/ready ## make the Go code of proto/ anew, and what docs/referen
 	go test -count=1 -run '^TestReference' ./cmd/... -update
 
 fleet-test: ## run the tests on real Docker engines and of the packages (root; skipped with the reason elsewhere)
-	TRUSTCAST_FLEET=1 go test -count=1 -parallel 2 -timeout 45m -v ./test/fleet
-	TRUSTCAST_FLEET=1 go test -count=1 -timeout 20m -v ./test/packages
+	TRUSTCAST_FLEET=1 go test -count=1 -parallel 2 -timeout 60m -v ./test/fleet
+	TRUSTCAST_FLEET=1 go test -count=1 -timeout 40m -v ./test/packages
 
 # Until Go 1.27 a target's time that ends while an input is tried may read as a
 # failure (go.dev/issue/75804): a bare "context deadline exceeded", no failing input.

@@ -100,7 +100,13 @@ func removed(t *testing.T, dir string) {
 	t.Helper()
 	must(t, os.RemoveAll(dir))
 	var running strings.Builder
-	must(t, pprof.Lookup("goroutine").WriteTo(&running, 1))
+	for limit := time.Now().Add(3 * time.Second); ; time.Sleep(10 * time.Millisecond) { // it was told to end, and may not have come to it
+		running.Reset()
+		must(t, pprof.Lookup("goroutine").WriteTo(&running, 1))
+		if !strings.Contains(running.String(), "TTLExpirationScheduler") || time.Now().After(limit) {
+			break
+		}
+	}
 	if strings.Contains(running.String(), "TTLExpirationScheduler") { // a mirror's, which writes every five seconds
 		t.Errorf("%s may come again: what writes there has not ended\n%s", dir, &running)
 	}

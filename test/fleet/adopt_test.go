@@ -169,6 +169,9 @@ func (a *adoption) switchOver(t *testing.T, steps []string, e *excuses) time.Dur
 		_, err := a.old.docker(strings.Fields(step)[1:]...)
 		must(t, err)
 	}
+	if code, err := a.old.docker("inspect", "--format", "{{.State.ExitCode}}", oldName); err != nil || strings.TrimSpace(code) == "137" {
+		t.Errorf("the old registry did not end at SIGTERM: exit code %s (%v)", code, err)
+	}
 	args := a.engine
 	if len(args) > 0 {
 		args = append(slices.Clone(args), "--registry-image", a.image)

@@ -102,7 +102,7 @@ func (d *disk) makeBig(t *testing.T) {
 	archive := d.run.path("big.tar")
 	must(t, tarball.WriteToFile(archive, tag, img))
 	for _, args := range [][]string{{"load", "--quiet", "--input", archive}, {"tag", bigLoaded, bigImage}} {
-		_, err := d.hosts[0].docker(args...)
+		_, err := d.hosts[0].dockerWithin(largeBound, "", args...)
 		must(t, err)
 	}
 }
@@ -146,10 +146,10 @@ func (d *disk) fill(t *testing.T, what string, below int64) (pushed <-chan error
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {
-		_, err := d.hosts[0].docker("push", "--quiet", bigImage)
+		_, err := d.hosts[0].dockerWithin(largeBound, "", "push", "--quiet", bigImage)
 		done <- err
 	}()
-	must(t, until(time.Minute, what, func() (bool, string) {
+	must(t, until(3*time.Minute, what, func() (bool, string) {
 		free, err := d.free()
 		return err == nil && free < below, inMiB(free)
 	}))

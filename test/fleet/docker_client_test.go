@@ -109,7 +109,7 @@ func (c *client) testLarge(t *testing.T) {
 	image := c.large()
 	c.load(t, made, image)
 	begin := time.Now()
-	_, err = c.host.docker("push", "--quiet", image)
+	_, err = c.host.dockerWithin(largeBound, "", "push", "--quiet", image)
 	must(t, err)
 	pushed := time.Since(begin)
 	want := c.known(t, image, made)
@@ -117,7 +117,7 @@ func (c *client) testLarge(t *testing.T) {
 	must(t, err)
 	must(t, c.host.forget(image))
 	begin = time.Now()
-	must(t, c.host.fetch(image))
+	must(t, c.host.fetchLarge(image))
 	pulled := time.Since(begin)
 	if got := c.known(t, image, made); got != want {
 		t.Errorf("pulled %s, pushed %s", got, want)
@@ -140,7 +140,7 @@ func (c *client) load(t *testing.T, made v1.Image, image string) {
 	tag, err := name.NewTag(image)
 	must(t, err)
 	must(t, tarball.WriteToFile(archive, tag, made))
-	_, err = c.host.docker("load", "--quiet", "--input", archive)
+	_, err = c.host.dockerWithin(largeBound, "", "load", "--quiet", "--input", archive)
 	must(t, err)
 	must(t, os.Remove(archive))
 }
@@ -203,7 +203,7 @@ func (c *client) pushFor(t *testing.T, arch string) v1.Image {
 	must(t, err)
 	image := c.domain + "/multi:" + arch
 	c.load(t, made, image)
-	_, err = c.host.docker("push", "--quiet", image)
+	_, err = c.host.dockerWithin(largeBound, "", "push", "--quiet", image)
 	must(t, err)
 	c.known(t, image, made)
 	must(t, c.host.forget(image))

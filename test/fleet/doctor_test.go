@@ -248,7 +248,7 @@ func (p *patient) treat(t *testing.T, a ailment) {
 // waitInsecure waits until the engine has read its configuration again.
 func (p *patient) waitInsecure(t *testing.T, want bool) {
 	t.Helper()
-	must(t, until(10*time.Second, "the engine reads its configuration", func() (bool, string) {
+	must(t, until(time.Minute, "the engine reads its configuration", func() (bool, string) {
 		out, err := p.h.docker("info", "--format", "{{json .RegistryConfig}}")
 		is := strings.Contains(out, `"registry.test:5000"`) || strings.Contains(out, "10.0.0.0/8")
 		return err == nil && is == want, fmt.Sprint(out, err)

@@ -26,7 +26,7 @@ func (c *client) testHeld(t *testing.T) {
 	must(t, err)
 
 	begin, pulled := time.Now(), make(chan error, 1)
-	go func() { pulled <- c.host.fetch(c.large()) }()
+	go func() { pulled <- c.host.fetchLarge(c.large()) }()
 	must(t, until(time.Minute, "the large pull is under way", func() (bool, string) { return r.bytes() > largeBegun, "" }))
 	limit.SetLimit(heldRate)
 	begun := r.bytes()

@@ -19,6 +19,9 @@ const (
 	madeEtcDocker = "made-etc-docker"
 	// pullBound is far above the second or so that a pull takes here.
 	pullBound = 90 * time.Second
+	// largeBound is for what packs or unpacks hundreds of megabytes, and for pushes that
+	// Docker tries five times: its pauses alone are 50 s.
+	largeBound = 6 * time.Minute
 )
 
 // host is a Docker host: a network namespace with a Docker engine, and an agent
@@ -114,7 +117,11 @@ func (h *host) stopEngine() error {
 func (h *host) docker(args ...string) (string, error) { return h.dockerInput("", args...) }
 
 func (h *host) dockerInput(stdin string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), pullBound)
+	return h.dockerWithin(pullBound, stdin, args...)
+}
+
+func (h *host) dockerWithin(bound time.Duration, stdin string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
 	argv := append([]string{"docker", "--config", h.path("client"), "--host", h.socket()}, args...)
 	return h.net.run.output(ctx, nil, stdin, argv...)
@@ -146,6 +153,12 @@ func (h *host) forget(image string) error {
 // fetch pulls what the engine does not have of an image.
 func (h *host) fetch(image string) error {
 	_, err := h.docker("pull", "--quiet", image)
+	return err
+}
+
+// fetchLarge is fetch for an image that takes its time.
+func (h *host) fetchLarge(image string) error {
+	_, err := h.dockerWithin(largeBound, "", "pull", "--quiet", image)
 	return err
 }
 

@@ -87,9 +87,12 @@ func (f *fleet) testForgedDeaths(t *testing.T, captured [][]byte) {
 	must(t, err)
 	n := f.beginRotation(t)
 	held := func(st status) bool {
-		return st.number() == n && st.Rotation.Phase == "staged" && len(st.Rotation.WaitingFor) == 1 && st.why(h.name) != ""
+		return st.number() == n && st.Rotation.Phase == "staged" && st.why(h.name) != ""
 	}
-	must(t, f.server.wait(time.Minute, "only "+h.name+" is waited for", held))
+	// Once: a report that is late on a busy machine has another host waited for, too.
+	must(t, f.server.wait(time.Minute, "only "+h.name+" is waited for", func(st status) bool {
+		return held(st) && len(st.Rotation.WaitingFor) == 1
+	}))
 
 	liar := newForger(t, f, h.stolen(t).Gossip.Keys[0])
 	before := f.conflicts(t)
@@ -181,9 +184,9 @@ func (f *fleet) testFlood(t *testing.T, captured [][]byte) {
 	share := used.Seconds() / took.Seconds()
 	t.Logf("flood: %d packets to the server and %d to all in turn, %d captured ones among them, and %d streams in %v; the server used %v of CPU, pulls included: %.0f %% of a core",
 		a.toServer, a.toAll, len(captured), a.streams, took.Round(time.Millisecond), used.Round(time.Millisecond), 100*share)
-	// A member takes 500 packets a second: ten times as many are a flood, however
+	// A member takes 500 packets a second: three times as many are a flood, however
 	// busy the machine is.
-	if float64(a.toServer) < 5000*took.Seconds() || a.streams < 10 {
+	if float64(a.toServer) < 1500*took.Seconds() || a.streams < 10 {
 		t.Errorf("that was no flood: %d packets, %d streams", a.toServer, a.streams)
 	}
 	if share > cpuBound {

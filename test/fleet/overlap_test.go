@@ -89,7 +89,7 @@ func (l *life) checkOverlaps(t *testing.T) {
 }
 
 // brokenWithin is how long after a kill Docker may say that it broke a layer off.
-const brokenWithin = 500 * time.Millisecond
+const brokenWithin = time.Second
 
 // checkTries looks in the engines' logs for layers that they fetched in two tries: such a
 // pull succeeds and hides a failure. Only a replica that was killed in the middle of a

@@ -65,16 +65,16 @@ func (p *process) running() bool {
 
 func (p *process) signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
 
-// terminate asks the process to end and waits; after 20 s it is killed and
+// terminate asks the process to end and waits; after a minute it is killed and
 // that is the error.
 func (p *process) terminate() error {
 	p.signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
 		return nil
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		p.kill()
-		return fmt.Errorf("%s did not end within 20 s of SIGTERM\n%s", p.name, tail(p.log, 20))
+		return fmt.Errorf("%s did not end within a minute of SIGTERM\n%s", p.name, tail(p.log, 20))
 	}
 }
 

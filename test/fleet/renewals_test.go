@@ -27,15 +27,15 @@ const (
 	goClients     = 4
 	wantRenewals  = 1000
 	wantRotations = 100
-	// shortLife is cut to the second below: four to five seconds are left, and a
+	// shortLife is cut to the second below: five to six seconds are left, and a
 	// leaf is renewed after two thirds of them; more than a second is then left
 	// for a busy machine.
-	shortLife = "5s"
+	shortLife = "6s"
 	shortTick = "1s"
 	// goPulls and dockerPulls are after how many pulls a client's own password
 	// changes.
 	goPulls, dockerPulls = 8, 5
-	renewalsBound        = 9 * time.Minute
+	renewalsBound        = 12 * time.Minute
 )
 
 // lane is a registry, with an agent of its own on the one host.

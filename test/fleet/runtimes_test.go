@@ -304,7 +304,7 @@ func (r *runtimes) testHidden(t *testing.T) {
 		}
 	}
 	release()
-	must(t, until(10*time.Second, "the CA for podman", func() (bool, string) {
+	must(t, until(time.Minute, "the CA for podman", func() (bool, string) {
 		_, err := os.Stat(file)
 		return err == nil, fmt.Sprint(err)
 	}))

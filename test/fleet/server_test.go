@@ -65,7 +65,7 @@ func (s *server) start(binary string, env []string, args ...string) error {
 		return err
 	}
 	s.proc = p
-	return until(30*time.Second, "server ready", func() (bool, string) {
+	return until(2*time.Minute, "server ready", func() (bool, string) {
 		if !p.running() {
 			return true, ""
 		}

@@ -55,7 +55,7 @@ mount -t tmpfs tmpfs "$1/tmp"
 echo $$ >`+group+`/cgroup.procs
 exec unshare --cgroup sh -ec '`+mount+`
 exec chroot "$1" env -i container=other PATH=/usr/sbin:/usr/bin /lib/systemd/systemd --show-status=no' sh "$1"`)
-	until(t, time.Minute, "Debian has booted", func() (bool, string) {
+	until(t, 3*time.Minute, "Debian has booted", func() (bool, string) {
 		out, err := p.shell("systemctl is-system-running || true", "")
 		return out == "running\n" || out == "degraded\n", fmt.Sprint(out, err)
 	})
@@ -106,7 +106,7 @@ const groupName = "trustcast-test-"
 // removeGroup removes a group whose processes have been killed.
 func removeGroup(t *testing.T, dir string) {
 	t.Helper()
-	until(t, 10*time.Second, dir+" removed", func() (bool, string) {
+	until(t, time.Minute, dir+" removed", func() (bool, string) {
 		out, err := try("find", dir, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";")
 		_, gone := os.Stat(dir)
 		return gone != nil, fmt.Sprint(out, err)
@@ -129,7 +129,7 @@ mount -t tmpfs tmpfs root/tmp
 mount -t proc proc root/proc
 touch root/run/up
 exec chroot root sleep infinity`, dir))
-	until(t, 10*time.Second, "a copy of this machine", func() (bool, string) {
+	until(t, time.Minute, "a copy of this machine", func() (bool, string) {
 		_, err := os.Stat(p.path("/run/up"))
 		return err == nil, fmt.Sprint(err)
 	})
