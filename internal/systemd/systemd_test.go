@@ -120,7 +120,7 @@ func TestSockets(t *testing.T) {
 
 // touch connects as soon as somebody listens.
 func touch(address string) {
-	for range 500 { // ten seconds
+	for range 3000 { // a minute
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			_ = conn.Close()

@@ -108,7 +108,7 @@ func TestHangs(t *testing.T) {
 		ok(w, r)
 	})
 	b := newReplica(t, "b", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "half") })
-	f := newBalanced(t, []*replica{a}, func(c *Config) { c.healthTimeout = time.Second })
+	f := newBalanced(t, []*replica{a}, func(c *Config) { c.healthTimeout = 4 * time.Second })
 	until(t, isWell(f, "a"))
 	hangs.Store(true)
 	client := f.client(t)

@@ -100,8 +100,8 @@ func setup(env *testscript.Env) error {
 		"TRUSTCAST_GRPC_LISTEN":   "127.0.0.1:0",
 		"TRUSTCAST_GOSSIP_LISTEN": "127.0.0.1:0",
 		"TRUSTCAST_HTTP_LISTEN":   "127.0.0.1:0",
-		"TRUSTCAST_TICK":          "500ms",
-		"TRUSTCAST_GONE_AFTER":    "2s",
+		"TRUSTCAST_TICK":          "1s",
+		"TRUSTCAST_GONE_AFTER":    "5s",
 	} {
 		env.Setenv(name, value)
 	}

@@ -18,7 +18,7 @@ const (
 	patience = 60 * time.Second
 	// soon bounds the wait for what follows at once, such as the end of a write
 	// under way.
-	soon = 10 * time.Second
+	soon = 30 * time.Second
 	// poll is how often a condition is looked at.
 	poll = 5 * time.Millisecond
 )

@@ -16,6 +16,9 @@ const (
 	// leastReport is below the smallest report (170 bytes with TLS) and above
 	// what HTTP/2 says for itself (at most 100).
 	leastReport = 150
+	// leastTrusted are the bundles that an agent has to trust: the first, and that of
+	// each of four steps.
+	leastTrusted = 5
 	// leastWanted is below what hosts are told: a message with certificates.
 	leastWanted = 500
 )
@@ -38,6 +41,13 @@ func TestDurableOrder(t *testing.T) {
 	_, err = s.await("the rotation has ended", settled(3))
 	must(t, err)
 	must(t, s.awaitGood(rotated(1)))
+	for i := range agents { // they hear last that the rotation is done, and nothing else waits for that
+		must(t, until(hostName(i)+" has heard of the end", func() (bool, string) {
+			trace, err := os.ReadFile(file(hostName(i)))
+			n := bytes.Count(trace, []byte(`/trusted.json") = 0`))
+			return err == nil && n >= leastTrusted, fmt.Sprintf("trusted.json renamed %d times (%v)", n, err)
+		}))
+	}
 	for _, p := range append(s.agents[:], s.server) {
 		must(t, p.terminate())
 	}
@@ -155,7 +165,7 @@ func (s *site) judgeAgent(i int, calls []call) (int, error) {
 	name := func(file string) string { return hostName(i) + "/" + file }
 	ca := s.registry + "/ca.crt"
 	problems = errors.Join(problems, more, counted(all, map[string]int{
-		name("pending.json"): 2, name("identity.json"): 1, name("owned.json"): 1, name("boot.json"): 1, name("trusted.json"): 5,
+		name("pending.json"): 2, name("identity.json"): 1, name("owned.json"): 1, name("boot.json"): 1, name("trusted.json"): leastTrusted,
 		name("status.json"): 1, ca: 3,
 	}))
 	if problems != nil {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -93,12 +94,17 @@ func (l *lockedBuffer) String() string {
 
 var socketNames = []string{"registry", "grpc", "http"}
 
+// services counts those of this process, for their addresses.
+var services atomic.Int64
+
 // newService makes a registry with the user ci. With hold its sockets are opened here.
 func newService(t *testing.T, hold bool) *service {
 	t.Helper()
 	s := &service{t: t, data: filepath.Join(t.TempDir(), "d"), addresses: map[string]string{}}
+	// An address of its own: between two lives of the server nobody else takes its ports.
+	address := fmt.Sprintf("127.%d.%d.1:0", 16+os.Getpid()%200, services.Add(1))
 	for _, socket := range socketNames {
-		lis, err := net.Listen("tcp", "127.0.0.1:0")
+		lis, err := net.Listen("tcp", address)
 		noError(t, err)
 		s.addresses[socket] = lis.Addr().String()
 		if hold {
