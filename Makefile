@@ -72,10 +72,10 @@ PROOFS := ./test/explore ./test/sim ./test/mutants ./test/crash
 FIGURES := grep --line-buffered -vE '^(=== (RUN|PAUSE|CONT|NAME) |( *)--- PASS)'
 
 test: ## run all tests that need neither root nor Docker, with the race detector
-	go test -race -timeout 15m -v $$(go list ./... | grep -vE '/test(/(explore|sim|mutants|crash|contract|cli))?$$') | $(FIGURES)
+	go test -race -timeout 25m -v $$(go list ./... | grep -vE '/test(/(explore|sim|mutants|crash|contract|cli))?$$') | $(FIGURES)
 	@# Each script's transcript is shown when it fails, otherwise what was skipped.
-	@log=$$(mktemp) && trap 'rm -f "$$log"' EXIT && { go test -race -timeout 15m -v ./test/cli >"$$log" 2>&1 || { cat "$$log"; exit 1; }; } && grep -E '^(ok|.*--- SKIP)' "$$log"
-	go test -race -timeout 15m -v ./test | $(FIGURES)
+	@log=$$(mktemp) && trap 'rm -f "$$log"' EXIT && { go test -race -timeout 25m -v ./test/cli >"$$log" 2>&1 || { cat "$$log"; exit 1; }; } && grep -E '^(ok|.*--- SKIP)' "$$log"
+	go test -race -timeout 25m -v ./test | $(FIGURES)
 	go -C test/kubernetes test -v ./... | $(FIGURES)
 	@echo 'the registry beside the proofs: this takes minutes, and is shown in the end'
 	@# The first mostly waits, the others compute.
@@ -85,10 +85,10 @@ test-registry:
 	go test -timeout 40m -v ./test/contract | $(FIGURES)
 
 test-proofs:
-	go test -race -timeout 25m -v $(PROOFS) | $(FIGURES)
+	go test -race -timeout 40m -v $(PROOFS) | $(FIGURES)
 
 prove: ## prove the rotation in full: exploration, a simulated year, mutants, all crash points, fuzzing; no race detector
-	TRUSTCAST_PROVE=1 go test -count=1 -timeout 30m -v -run '$(or $(RUN),.)' $(PROOFS) | $(FIGURES)
+	TRUSTCAST_PROVE=1 go test -count=1 -timeout 60m -v -run '$(or $(RUN),.)' $(PROOFS) | $(FIGURES)
 	$(MAKE) --no-print-directory fuzz FUZZTIME=5s
 
 check: .tools/ready ## formatting, vet, lint, protocol, generated code and reference, import rules
