@@ -75,7 +75,7 @@ func TestVerifiesIsX509(t *testing.T) {
 }
 
 func verifiesIsX509(t *testing.T, adopted bool) {
-	const count, tries = 6, 2000
+	const count, tries = 6, 10_000
 	c := certify(t, count, adopted)
 	var all []authority.Link
 	for l := range c.links {
@@ -110,7 +110,7 @@ func verifiesIsX509(t *testing.T, adopted bool) {
 		}
 		agreed[real]++
 	}
-	if agreed[true] < tries/20 || agreed[false] < tries/20 || ends < tries/100 {
+	if agreed[true] < tries/20 || agreed[false] < tries/20 || ends < tries/200 {
 		t.Errorf("the cases were one-sided: %v, %d for the end of a link alone", agreed, ends)
 	}
 }
