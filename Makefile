@@ -112,16 +112,17 @@ fleet-test: ## run the tests on real Docker engines and of the packages (root; s
 	TRUSTCAST_FLEET=1 go test -count=1 -parallel 2 -timeout 60m -v ./test/fleet
 	TRUSTCAST_FLEET=1 go test -count=1 -timeout 40m -v ./test/packages
 
+FUZZ = $(shell grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' . | sed 's|^\./\(.*\)/[^/]*:func |fuzz/\1/|' | sort)
+
+fuzz: ## run each fuzz target for FUZZTIME (30s), two at a time since most of it is building
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(FUZZ)
+
 # Until Go 1.27 a target's time that ends while an input is tried may read as a
 # failure (go.dev/issue/75804): a bare "context deadline exceeded", no failing input.
-fuzz: ## run each fuzz target for FUZZTIME (30s), one after the other
-	@grep -rl --include='*_test.go' '^func Fuzz' . | sort | while read -r file; do \
-		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' "$$file"); do \
-			said=$$(go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "./$$(dirname "$$file")" 2>&1) || \
-				{ grep -qx ' *context deadline exceeded' <<<"$$said" && ! grep -q 'Failing input\|panic' <<<"$$said"; } || { echo "$$said"; exit 1; }; \
-			printf '%-28s %-15s %s\n' "$$(dirname "$$file")" "$$target" "$$(echo "$$said" | grep '^fuzz: elapsed' | tail -n 1)"; \
-		done || exit 1; \
-	done
+fuzz/%:
+	@said=$$(go test -run '^$$' -fuzz '^$(*F)$$' -fuzztime $(FUZZTIME) -fuzzminimizetime 1s ./$(*D) 2>&1) || \
+		{ grep -qx ' *context deadline exceeded' <<<"$$said" && ! grep -q 'Failing input\|panic' <<<"$$said"; } || { echo "$$said"; exit 1; }; \
+	printf '%-28s %-15s %s\n' $(*D) $(*F) "$$(echo "$$said" | grep '^fuzz: elapsed' | tail -n 1)"
 
 bench: ## measure beside the peers, in tables with goals (TABLE=auth: one); writes bench/results.md
 	go run ./bench $(if $(TABLE),-table $(TABLE))

@@ -4,6 +4,6 @@
 //
 // A mutant that compiles and fails no test, does not compile, or no longer
 // applies to the source is an error. All run with TRUSTCAST_PROVE set; otherwise
-// each third of those that are not marked `prove`, which need a slow test. Whether
+// each sixth of those that are not marked `prove`, which need a slow test. Whether
 // a mutant applies is always looked at.
 package mutants
