@@ -99,6 +99,8 @@ func (s *site) ready(w whom, e event, c crash) (p *probe, passed int) {
 	s.open(w, life)
 	if e.prepare != nil {
 		e.prepare(s)
+	}
+	if e.prepare != nil || c.at == "" { // what belongs to the way here is no point of the event
 		must(s.t, c.quiet(s.victim(w)))
 	}
 	return s.startProbe(e), len(c.passed())
