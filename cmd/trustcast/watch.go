@@ -6,8 +6,6 @@ import (
 	"io"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/trustcast/trustcast/internal/cli"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
@@ -44,17 +42,25 @@ const (
 // status.
 func (a *app) watch(ctx context.Context, seen func(*pb.Status), done func(*pb.Status) bool) (*pb.Status, error) {
 	var last *pb.Status
+	var missed time.Time // since when the server has been away; zero while it answers
 	for {
 		s, err := a.watchOnce(ctx, seen, done)
 		if s != nil {
-			last = s
+			last, missed = s, time.Time{}
 		}
-		if err == nil || last == nil || !wentAway(err) {
+		switch {
+		case err == nil || ctx.Err() != nil || last == nil || !wentAway(err):
 			return last, ended(ctx, said(err))
+		case missed.IsZero():
+			missed = time.Now()
+			a.say("The server went away; waiting for it to come back.")
+		case time.Since(missed) > comeBack:
+			return last, errNotBack
 		}
-		a.say("The server went away; waiting for it to come back.")
-		if err := a.awaitServer(ctx); err != nil {
-			return last, ended(ctx, err)
+		select {
+		case <-ctx.Done():
+			return last, ctx.Err()
+		case <-time.After(comeBackIn):
 		}
 	}
 }
@@ -90,29 +96,10 @@ func (a *app) watchOnce(ctx context.Context, seen func(*pb.Status), done func(*p
 	}
 }
 
+// wentAway reports whether err is that of a server that ended, or that is not there:
+// one that is killed accepts connections for a moment more.
 func wentAway(err error) bool {
-	if errors.Is(err, io.EOF) {
-		return true
-	}
-	return cli.StatusOf(err).Code() == codes.Unavailable
-}
-
-// awaitServer returns when the socket answers again.
-func (a *app) awaitServer(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, comeBack, errNotBack)
-	defer cancel()
-	for {
-		_, closeConn, err := a.dial(ctx)
-		if err == nil {
-			closeConn()
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(comeBackIn):
-		}
-	}
+	return errors.Is(err, io.EOF) || cli.Code(err) == cli.Unreachable
 }
 
 var errNotBack = cli.Errorf(cli.Unreachable, "the server went away and did not come back within %s; nothing is lost, it carries on when it is started again", comeBack)
