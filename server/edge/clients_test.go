@@ -20,6 +20,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/trustcast/trustcast/test/images"
 )
 
 // from is f for clients that come from an address of loopback.
@@ -139,7 +141,7 @@ func (d *damaging) Write(p []byte) (int, error) {
 func TestOpenSSLRefuses(t *testing.T) {
 	openssl, err := exec.LookPath("openssl")
 	if err != nil {
-		t.Skip("no openssl here")
+		images.Skip(t, "needs openssl")
 	}
 	f := newFront(t, ok)
 	for _, version := range []string{"-tls1_2", "-tls1_3"} {

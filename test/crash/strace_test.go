@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/trustcast/trustcast/test/images"
 )
 
 const (
@@ -121,10 +123,10 @@ func doctored(calls []call, doctor func(call, bool) call) []call {
 func straceOrSkip(t *testing.T) func(file string) []string {
 	strace, err := exec.LookPath("strace")
 	if err != nil {
-		t.Skip("strace is not installed: apt-get install strace")
+		images.Skip(t, "needs strace (Debian's strace)")
 	}
 	if out, err := exec.Command(strace, "-f", "-o", os.DevNull, "/bin/true").CombinedOutput(); err != nil {
-		t.Skipf("strace may not trace here: %v: %s", err, out)
+		images.Skip(t, fmt.Sprintf("needs leave to trace: strace: %v: %s", err, out))
 	}
 	var bound []string
 	if setpriv, err := exec.LookPath("setpriv"); err == nil {

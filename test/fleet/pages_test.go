@@ -26,6 +26,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/trustcast/trustcast/test/images"
 )
 
 const (
@@ -88,7 +90,7 @@ var wholePages = []string{airGapped, manyRegistries, onSwarm}
 // testAirGapped carries images in, from an outside that has an engine and a Docker Hub.
 func (f *follower) testAirGapped(t *testing.T) {
 	if _, err := exec.LookPath("skopeo"); err != nil {
-		t.Skip("not installed: skopeo")
+		images.Skip(t, "needs skopeo")
 	}
 	outside, web := f.machines["registry"], f.machines["web-1"]
 	f.machines["outside"] = outside

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/trustcast/trustcast/test/images"
 )
 
 // TestAnsibleSyntax has Ansible read the role.
@@ -23,7 +25,7 @@ func TestAnsible(t *testing.T) {
 	needRoot(t)
 	need(t, "ansible-playbook", "nsenter", "ip", "chroot")
 	if out, err := try("/usr/bin/python3", "-c", "import apt"); err != nil {
-		t.Skip("needs python3-apt: " + out)
+		images.Skip(t, "needs python3-apt: "+out)
 	}
 	begin := time.Now()
 	p := overlay(t)

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/trustcast/trustcast/test/images"
 )
 
 // placeAddr is the address of a place, which no other one can reach. It is not on
@@ -83,7 +85,7 @@ mkdir "$1/sys/fs/cgroup/systemd"
 mount -t cgroup -o none,name=systemd cgroup "$1/sys/fs/cgroup/systemd"`
 	}
 	if _, err := os.Stat(filepath.Join(top, "cgroup.procs")); err != nil {
-		t.Skip("needs control groups, to boot systemd: " + err.Error())
+		images.Skip(t, "needs control groups, to boot systemd: "+err.Error())
 	}
 	dead, err := filepath.Glob(filepath.Join(top, groupName+"*"))
 	must(t, err)
@@ -261,9 +263,17 @@ func bootstrapped(t *testing.T) string {
 	}
 	dir := t.TempDir()
 	begin := time.Now()
-	if out, err := try("timeout", "300", "debootstrap", "--variant=minbase", "--include=systemd", "bookworm", filepath.Join(dir, "root"), "http://deb.debian.org/debian"); err != nil {
+	bootstrap := func() (string, error) {
+		return try("timeout", "300", "debootstrap", "--variant=minbase", "--include=systemd", "bookworm", filepath.Join(dir, "root"), "http://deb.debian.org/debian")
+	}
+	out, err := bootstrap()
+	if err != nil { // a mirror may be away for a moment
+		must(t, os.RemoveAll(filepath.Join(dir, "root")))
+		out, err = bootstrap()
+	}
+	if err != nil {
 		lines := strings.Split(strings.TrimSpace(out), "\n")
-		t.Skipf("needs a Debian mirror: debootstrap: %v: %s", err, strings.Join(lines[max(0, len(lines)-3):], "; "))
+		images.Skip(t, fmt.Sprintf("needs a Debian mirror: debootstrap: %v: %s", err, strings.Join(lines[max(0, len(lines)-3):], "; ")))
 	}
 	made := filepath.Join(dir, "root.tar")
 	run(t, "tar", "-c", "-f", made, "-C", filepath.Join(dir, "root"), "--exclude=./var/cache/apt/archives/*.deb", ".")

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/trustcast/trustcast/test/images"
 )
 
 const (
@@ -161,7 +163,7 @@ func TestPassedSocketCounts(t *testing.T) {
 func TestSystemdSocketActivate(t *testing.T) {
 	tool, err := exec.LookPath("systemd-socket-activate")
 	if err != nil {
-		t.Skip("needs systemd-socket-activate (Debian's systemd)")
+		images.Skip(t, "needs systemd-socket-activate (Debian's systemd)")
 	}
 	s := newService(t, false)
 	args := []string{tool, "--fdname=" + strings.Join(socketNames, ":")}
