@@ -93,7 +93,7 @@ func (cfg Config) join(ctx context.Context) (JoinResult, error) {
 	g.Go(func() error { return a.loop(ctx) })
 	g.Go(func() error {
 		defer cancel()
-		return a.link.visit(ctx, true)
+		return a.link.greet(ctx)
 	})
 	if err := g.Wait(); err != nil {
 		if a.oldAddress != "" {

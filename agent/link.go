@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -74,7 +73,7 @@ func (l *link) run(ctx context.Context) error {
 			return nil // whatever the visit ended with, we ended it
 		default:
 		}
-		if errors.Is(err, errRenewalDue) || errors.Is(err, errUnanswered) {
+		if unfinished(err) {
 			continue // the next visit begins with it
 		}
 		if held := l.disconnected(err); held {

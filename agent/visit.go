@@ -48,6 +48,21 @@ func (l *link) visit(ctx context.Context, short bool) error {
 	return err
 }
 
+// greet makes short visits until the newest offer was answered: another may come while
+// one ends, in a rotation or after a host was removed.
+func (l *link) greet(ctx context.Context) error {
+	for {
+		if err := l.visit(ctx, true); !unfinished(err) {
+			return err
+		}
+	}
+}
+
+// unfinished: the visit was well, and another shall follow at once.
+func unfinished(err error) bool {
+	return errors.Is(err, errRenewalDue) || errors.Is(err, errUnanswered)
+}
+
 var (
 	// errStreamOver: the receiving side has the reason.
 	errStreamOver = errors.New("the stream is over")

@@ -303,3 +303,16 @@ func TestReadyWithoutServers(t *testing.T) {
 		t.Errorf("ready before the join is through: %v", err)
 	}
 }
+
+// TestJoinWhileTheServerHasNews: each removal makes states, one after the other, and a
+// host that joins meanwhile is told them while its first visit ends.
+func TestJoinWhileTheServerHasNews(t *testing.T) {
+	r := newRealm(t, "a.test:5000")
+	for range 20 {
+		m := newMachine(t)
+		m.join(r)
+		if _, err := r.admin.RemoveHost(t.Context(), &pb.RemoveHostRequest{Host: "web-1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
