@@ -194,7 +194,7 @@ func memoryDir(t *testing.T) string {
 }
 
 // startRotator runs one life of the rotator, which ends by kill -9 at a random moment
-// after its first generation, and hands on what it prints. killed is false when it came
+// after some generations, and hands on what it prints. killed is false when it came
 // to its end.
 func startRotator(t *testing.T, dir string, said func(line string)) (killed bool) {
 	t.Helper()
@@ -210,12 +210,15 @@ func startRotator(t *testing.T, dir string, said func(line string)) (killed bool
 		t.Fatal(err)
 	}
 	var end *time.Timer
+	until := 5 + rand.IntN(60) // generations of this life
 	var printed []string
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		printed = append(printed, lines.Text())
 		said(lines.Text())
-		if end == nil && strings.HasPrefix(lines.Text(), "generation ") {
-			end = time.AfterFunc(time.Duration(50+rand.IntN(500))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		if strings.HasPrefix(lines.Text(), "generation ") {
+			if until--; until == 0 {
+				end = time.AfterFunc(rand.N(10*time.Millisecond), func() { _ = cmd.Process.Kill() })
+			}
 		}
 	}
 	err = cmd.Wait()

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,16 +56,24 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// given are the addresses that freeAddress gave out: the kernel may name one twice.
+var given sync.Map
+
 // freeAddress asks the kernel for a port and gives it back, so that a restarted
 // server can have it again.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		lis, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		address := lis.Addr().String()
+		_ = lis.Close()
+		if _, twice := given.LoadOrStore(address, true); !twice {
+			return address
+		}
 	}
-	defer func() { _ = lis.Close() }()
-	return lis.Addr().String()
 }
 
 // TestLastGood: with the server away, a host keeps its bundle in place: files

@@ -107,7 +107,11 @@ func (r *reader) try(where, line string) (string, error) {
 	if background { // signals are for the program
 		command = assignments.ReplaceAllString(command, "${0}exec ")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	limit := time.Minute
+	if background {
+		limit = time.Hour // the test ends it
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	cmd := exec.CommandContext(ctx, "bash", "-o", "pipefail", "-c", command)
 	cmd.Dir, cmd.Env = r.dir, r.env[where]
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

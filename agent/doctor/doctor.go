@@ -29,7 +29,7 @@ import (
 const (
 	// Limit bounds a whole examination.
 	Limit = 10 * time.Second
-	// stepLimit bounds each thing that is asked of the network.
+	// stepLimit bounds each thing that is asked of the network, or of another program.
 	stepLimit = 5 * time.Second
 )
 

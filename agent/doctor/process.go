@@ -151,7 +151,7 @@ func version(process, program string, exe *os.File) int {
 
 // ask runs an open program for its version, with nothing of this process.
 func ask(program *os.File) int {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), stepLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/proc/self/fd/3", "--version")
 	cmd.ExtraFiles, cmd.Env, cmd.Dir, cmd.WaitDelay = []*os.File{program}, []string{}, "/", time.Second

@@ -88,8 +88,8 @@ func TestWorkIsBoundedByWeight(t *testing.T) {
 			if c.stream {
 				sealed = sealStream(t, keyA, 1, c.message)
 			}
-			limit := uint64(64<<10 + 4*len(sealed)) // what one message is handled with, and its copies
-			tg.answers(t)                           // whatever came before is over
+			limit := uint64(128<<10 + 4*len(sealed)) // what one message is handled with, and its copies
+			tg.answers(t)                            // whatever came before is over
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			if c.stream {

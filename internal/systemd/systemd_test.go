@@ -100,7 +100,7 @@ func TestSockets(t *testing.T) {
 		{"registry:registry", "two sockets called", false},
 		{"registry:console", `"console"`, false},
 	} {
-		first, second := freePort(t), freePort(t)
+		first, second := freePorts(t)
 		cmd := exec.CommandContext(t.Context(), tool, "-l", first, "-l", second, "--fdname="+test.names, "--setenv="+variable+"=1",
 			os.Args[0], "-test.run=^TestSockets$", "-test.v")
 		var out strings.Builder
@@ -130,12 +130,17 @@ func touch(address string) {
 	}
 }
 
-func freePort(t *testing.T) string {
+// freePorts are two: the first is held until the second is drawn.
+func freePorts(t *testing.T) (first, second string) {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var addresses [2]string
+	for i := range addresses {
+		lis, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = lis.Close() }()
+		addresses[i] = lis.Addr().String()
 	}
-	defer func() { _ = lis.Close() }()
-	return lis.Addr().String()
+	return addresses[0], addresses[1]
 }

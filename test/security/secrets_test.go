@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -122,13 +123,11 @@ func (v *vault) key(name string, der []byte) {
 	v.add(secret{name: "number of key " + name, value: number})
 }
 
-// files reads everything under dir with its mode.
+// files reads everything under dir with its mode. What is renamed meanwhile, as a file
+// that is being written is, may be seen under its new name only.
 func files(t *testing.T, dir string, see func(path string, info fs.FileInfo, content []byte)) {
 	t.Helper()
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
+	read := func(path string, d fs.DirEntry) error {
 		info, err := d.Info()
 		if err != nil {
 			return err
@@ -141,6 +140,15 @@ func files(t *testing.T, dir string, see func(path string, info fs.FileInfo, con
 		}
 		see(path, info, content)
 		return nil
+	}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil {
+			err = read(path, d)
+		}
+		if path != dir && errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -113,7 +113,7 @@ func newService(t *testing.T, hold bool) *service {
 			s.held = append(s.held, file)
 			t.Cleanup(func() { _ = file.Close() })
 		}
-		noError(t, lis.Close())
+		defer func() { noError(t, lis.Close()) }() // with all drawn, no two are the same
 	}
 	init := exec.CommandContext(t.Context(), filepath.Join(programs, "trustcast"), "init", "--data-dir", s.data, "--domain", "registry.test", "--user", "ci", "--password-stdin")
 	init.Stdin = strings.NewReader("secret secret\n")
