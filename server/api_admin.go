@@ -150,8 +150,8 @@ func (a *adminAPI) RemoveHost(_ context.Context, req *pb.RemoveHostRequest) (*pb
 
 // RollGossipKey replaces the gossip key; with a roll under way another follows.
 func (a *adminAPI) RollGossipKey(ctx context.Context, _ *pb.RollGossipKeyRequest) (*pb.RollGossipKeyResponse, error) {
-	err := a.node.rollGossip(callerName(ctx))
-	return &pb.RollGossipKeyResponse{Version: a.node.identity.Ring().Version}, reply(err)
+	version, err := a.node.rollGossip(callerName(ctx))
+	return &pb.RollGossipKeyResponse{Version: version}, reply(err)
 }
 
 // CreateToken makes a join token.

@@ -77,7 +77,7 @@ func workOfAHost(t *testing.T, hosts int) map[string]float64 {
 		time.Sleep(2 * p.node.cfg.Tick) // before that no roll advances
 		p.report()
 		measure("roll of the gossip key", func() {
-			if err := p.node.rollGossip("test"); err != nil {
+			if _, err := p.node.rollGossip("test"); err != nil {
 				t.Fatal(err)
 			}
 			for p.node.identity.Ring().Step() != identity.RingIdle {

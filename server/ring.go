@@ -62,15 +62,15 @@ func (n *node) stepRing(now time.Time) error {
 
 // rollGossip replaces the gossip key. With a roll under way it only notes,
 // durably, that another one follows it. The caller is named in the history.
-func (n *node) rollGossip(by string) error {
+func (n *node) rollGossip(by string) (version uint64, err error) {
 	n.ringMu.Lock()
 	defer n.ringMu.Unlock()
 	ring, err := n.identity.RollRing(time.Now())
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer n.reported.beat() // keepRing looks more often from now on
-	return n.useRing(ring, by)
+	return ring.Version, n.useRing(ring, by)
 }
 
 // useRing has the server's own member use a recorded ring, and everybody told.

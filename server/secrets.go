@@ -14,5 +14,6 @@ func (n *node) voidSecrets(by string, s authority.Start) error {
 		return err
 	}
 	n.log.Warn("the registry CA's key is reported stolen: join tokens are revoked, the gossip key is replaced", "tokens", revoked)
-	return n.rollGossip(by)
+	_, err = n.rollGossip(by)
+	return err
 }

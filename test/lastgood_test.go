@@ -3,10 +3,8 @@ package test
 import (
 	"bytes"
 	"context"
-	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +15,7 @@ import (
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 	"github.com/trustcast/trustcast/server"
 	"github.com/trustcast/trustcast/server/registry"
+	"github.com/trustcast/trustcast/test/ports"
 )
 
 // running is a Run that a test ends.
@@ -56,24 +55,14 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// given are the addresses that freeAddress gave out: the kernel may name one twice.
-var given sync.Map
-
-// freeAddress asks the kernel for a port and gives it back, so that a restarted
-// server can have it again.
+// freeAddress is one that a restarted server can have again.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	for {
-		lis, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		address := lis.Addr().String()
-		_ = lis.Close()
-		if _, twice := given.LoadOrStore(address, true); !twice {
-			return address
-		}
+	address, err := ports.Free("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
 	}
+	return address
 }
 
 // TestLastGood: with the server away, a host keeps its bundle in place: files

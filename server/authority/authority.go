@@ -262,12 +262,19 @@ func (a *Authority) complain(err error) {
 	a.complaint = text
 }
 
-// Rotate starts a rotation.
+// Rotate starts a rotation, and says which; refused, that which is under way or was last.
 func (a *Authority) Rotate(by string, s Start) (number, generation uint64, err error) {
 	s = a.patient(s)
-	err = a.event(by, "", func(v View) (Rotation, error) { return a.rec.Rotation.begin(v, s) })
-	w := a.Wanted()
-	return w.Number, w.Bundle.Generation, err
+	err = a.event(by, "", func(v View) (Rotation, error) {
+		next, err := a.rec.Rotation.begin(v, s)
+		which := next
+		if err != nil {
+			which = a.rec.Rotation
+		}
+		number, generation = which.Number, which.Generation
+		return next, err
+	})
+	return number, generation, err
 }
 
 // patient fills in how long gone hosts are waited for; a theft has its own time.

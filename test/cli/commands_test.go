@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/trustcast/trustcast/test/ports"
 )
 
 // Bounds on waiting; a healthy run needs a fraction of a second of them.
@@ -31,7 +33,7 @@ const (
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"start": start, "listening": listening, "terminate": terminate, "interrupt": interrupt, "signal": sendSignal, "exits": exits,
-		"code": code, "waitfor": waitfor, "waitjson": waitjson, "waitlog": waitlog, "freeport": freeport, "capture": capture, "field": field, "json": jsonCheck, "mode": mode, "files": files, "ports": ports, "tty": tty, "oldregistry": oldRegistry, "verifies": verifies, "volume": volume,
+		"code": code, "waitfor": waitfor, "waitjson": waitjson, "waitlog": waitlog, "freeport": freeport, "capture": capture, "field": field, "json": jsonCheck, "mode": mode, "files": files, "ports": portsCheck, "tty": tty, "oldregistry": oldRegistry, "verifies": verifies, "volume": volume,
 	}
 }
 
@@ -110,15 +112,19 @@ func waitjson(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// freeport VAR...: ports that are free now.
+// freeport VAR...: ports that are free now, and given to nobody who names none. One
+// whose name begins with BUSY is listened at.
 func freeport(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range args {
-		lis, err := net.Listen("tcp", "127.0.0.1:0")
+		address, err := ports.Free("127.0.0.1")
 		ts.Check(err)
-		ts.Setenv(name, strconv.Itoa(lis.Addr().(*net.TCPAddr).Port))
-		ts.Defer(func() { _ = lis.Close() })
-		if !strings.HasPrefix(name, "BUSY") {
-			defer func() { ts.Check(lis.Close()) }() // with all drawn, no two are the same
+		_, port, err := net.SplitHostPort(address)
+		ts.Check(err)
+		ts.Setenv(name, port)
+		if strings.HasPrefix(name, "BUSY") {
+			lis, err := net.Listen("tcp", address)
+			ts.Check(err)
+			ts.Defer(func() { _ = lis.Close() })
 		}
 	}
 }

@@ -150,7 +150,7 @@ func placeholder(path string) *regexp.Regexp {
 
 // ports NAME: what the server's log says that it listens on is in docs/reference/ports.md,
 // and the other way round.
-func ports(ts *testscript.TestScript, neg bool, args []string) {
+func portsCheck(ts *testscript.TestScript, neg bool, args []string) {
 	p := named(ts, args, "ports NAME", 1)
 	page, err := os.ReadFile(filepath.Join(sources, "docs", "reference", "ports.md"))
 	ts.Check(err)

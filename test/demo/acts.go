@@ -12,6 +12,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
+
+	"github.com/trustcast/trustcast/test/ports"
 )
 
 const user = "demo"
@@ -22,14 +24,14 @@ const around = 5
 
 // startRegistry makes a registry and runs it.
 func (s *stage) startRegistry(ctx context.Context) error {
-	port, err := freePort()
+	address, err := ports.Free("127.0.0.1") // it is part of the registry's name
 	if err != nil {
 		return err
 	}
-	s.domain, s.password = fmt.Sprintf("localhost:%d", port), rand.Text()
+	s.domain, s.password = strings.Replace(address, "127.0.0.1", "localhost", 1), rand.Text()
 	s.title("A registry with its own CA:\n   trustcast server --init --domain %s --user %s", s.domain, user)
 	server, err := s.start("trustcast", s.password+"\n", "server", "--init", "--domain", s.domain, "--user", user, "--password-stdin",
-		"--data-dir", s.serverDir(), "--listen", fmt.Sprintf("127.0.0.1:%d", port), "--tick", "1s",
+		"--data-dir", s.serverDir(), "--listen", address, "--tick", "1s",
 		"--grpc-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0", "--http-listen", "off")
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -151,15 +150,4 @@ func (s *stage) explain(err error) error {
 		err = fmt.Errorf("%w\n--- %s\n%s", err, strings.Join(p.cmd.Args, " "), p.log)
 	}
 	return err
-}
-
-// freePort is a TCP port of 127.0.0.1 that is free now. The registry's port is
-// part of its name, so it must be known before the server starts.
-func freePort() (int, error) {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	port := lis.Addr().(*net.TCPAddr).Port
-	return port, lis.Close()
 }
