@@ -48,7 +48,7 @@ func findIn(w whom, e event) func(*testing.T, string) []string {
 		must(t, s.happen(w, e, c))
 		s.release(e)
 		s.finish(e, p)
-		must(t, c.quiet(s.victim(w)))
+		must(t, c.quiet(s.victim(w), calm))
 		points := c.passed()[before:]
 		s.stop()
 		return points
@@ -101,7 +101,7 @@ func (s *site) ready(w whom, e event, c crash) (p *probe, passed int) {
 		e.prepare(s)
 	}
 	if e.prepare != nil || c.at == "" { // what belongs to the way here is no point of the event
-		must(s.t, c.quiet(s.victim(w)))
+		must(s.t, c.quiet(s.victim(w), calm))
 	}
 	return s.startProbe(e), len(c.passed())
 }
@@ -162,7 +162,7 @@ func (s *site) awaitCrash(w whom, e event, c crash) bool {
 		st, err := s.status()
 		return err == nil && s.ended(e.want, st), fmt.Sprint(st, err)
 	}))
-	must(s.t, c.quiet(p))
+	must(s.t, c.quiet(p, forGood))
 	return p.ended()
 }
 

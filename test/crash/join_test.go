@@ -37,7 +37,7 @@ func findInJoin(w whom) func(*testing.T, string) []string {
 		if !p.cmd.ProcessState.Success() {
 			t.Fatalf("join: %v\n%s", p.cmd.ProcessState, p.out)
 		}
-		must(t, c.quiet(s.server))
+		must(t, c.quiet(s.server, calm))
 		points := c.passed()[before:]
 		s.stop()
 		return points
@@ -51,7 +51,7 @@ func strikeInJoin(w whom) func(*testing.T, crash) bool {
 		p := s.join(w, c)
 		if w == inServer {
 			p = s.server
-			must(t, c.quiet(p))
+			must(t, c.quiet(p, calm))
 		}
 		if !p.ended() || p.cmd.ProcessState.Success() {
 			s.stop()
@@ -95,7 +95,7 @@ func (s *site) openEmpty(w whom, c crash) (passed int) {
 	if w != inServer {
 		return 0
 	}
-	must(s.t, c.quiet(s.server)) // its first copies are written
+	must(s.t, c.quiet(s.server, calm)) // its first copies are written
 	return len(c.passed())
 }
 

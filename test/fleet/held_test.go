@@ -9,9 +9,6 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// heldRate in bytes a second keeps a large pull from ending while replicas are replaced.
-const heldRate = 1 << 20
-
 // testHeld holds the layers of a large pull open while the registry restarts and, on
 // Docker, goes to another image: whoever began to answer answers to the end.
 func (c *client) testHeld(t *testing.T) {

@@ -26,9 +26,10 @@ const (
 	// after the pull did, with the TLS configuration from before the switch.
 	largeLayers     = 10
 	largeLayerBytes = 21 << 20
-	// largeRate in bytes a second makes the pull last ten seconds or more; a
-	// rotation takes two.
+	// largeRate in bytes a second, for who wants to see a pull's begin.
 	largeRate = 20 << 20
+	// heldRate in bytes a second keeps a large pull from ending meanwhile.
+	heldRate = 1 << 20
 	// largeBegun is how much must have arrived before the rotation begins.
 	largeBegun = 8 << 20
 )
@@ -37,7 +38,8 @@ const (
 func (f *fleet) testLargePull(t *testing.T) {
 	must(t, f.pushLarge())
 	h := f.hosts[0]
-	r := newRelay(t, f, f.server.listen(registryPort), 0, rate.NewLimiter(largeRate, chunkSize))
+	limit := rate.NewLimiter(largeRate, chunkSize)
+	r := newRelay(t, f, f.server.listen(registryPort), 0, limit)
 	undo, err := f.net.redirect(h.name, f.server.listen(registryPort), r.address())
 	must(t, err)
 	t.Cleanup(func() { must(t, undo()) })
@@ -45,8 +47,10 @@ func (f *fleet) testLargePull(t *testing.T) {
 	begin, pulled := time.Now(), make(chan error, 1)
 	go func() { pulled <- h.pull(largeImage) }()
 	must(t, until(time.Minute, "the large pull is under way", func() (bool, string) { return r.bytes() > largeBegun, "" }))
+	limit.SetLimit(heldRate)
 	n := f.beginRotation(t)
 	f.waitRotation(t, n)
+	limit.SetLimit(rate.Inf)
 	switched, err := f.server.phaseTime(n, "switched")
 	must(t, err)
 	idle, err := f.server.phaseTime(n, "idle")

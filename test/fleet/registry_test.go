@@ -169,10 +169,12 @@ func (l *life) change(t *testing.T) {
 			upgraded++
 			do = func() error { return l.upgrade(upgraded % 2) }
 		}
+		begin := time.Now()
 		err := do()
-		if err != nil { // the replica that it waited for may have been killed
+		for tries := 1; err != nil && (tries == 1 || l.struckSince(begin)); tries++ { // the replica that it waited for may have been killed
 			t.Logf("repeated: %v", err)
 			l.did("commands repeated")
+			begin = time.Now()
 			err = do()
 		}
 		if err != nil {

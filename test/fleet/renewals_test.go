@@ -23,14 +23,14 @@ import (
 const (
 	// lanes are registries side by side: dates of certificates have whole
 	// seconds, so that one alone would take most of an hour.
-	lanes         = 10
+	lanes         = 12
 	goClients     = 4
 	wantRenewals  = 1000
 	wantRotations = 100
-	// shortLife is cut to the second below: five to six seconds are left, and a
-	// leaf is renewed after two thirds of them; more than a second is then left
-	// for a busy machine.
-	shortLife = "6s"
+	// shortLife is cut to the second below: seven to eight seconds are left, and a
+	// leaf is renewed after two thirds of them and up to 5 %; two seconds are then
+	// left for a busy machine.
+	shortLife = "8s"
 	shortTick = "1s"
 	// goPulls and dockerPulls are after how many pulls a client's own password
 	// changes.

@@ -52,9 +52,15 @@ func (r *run) path(elem ...string) string {
 	return filepath.Join(append([]string{r.dir}, elem...)...)
 }
 
+// numbers is held while a number is taken or given back: between the end of a run's
+// directory and the look at what it left, its number is nobody else's.
+var numbers sync.Mutex
+
 // claim removes what dead runs left, takes the first free number and starts
 // the reaper that cleans up when this process ends, however it ends.
 func claim() (*run, error) {
+	numbers.Lock()
+	defer numbers.Unlock()
 	if err := sweepDead(); err != nil {
 		return nil, fmt.Errorf("remove what an earlier run left: %w", err)
 	}
@@ -124,6 +130,8 @@ func (r *run) startReaper() error {
 // end has the reaper remove everything and says what is left.
 func (r *run) end() error {
 	r.ended.Do(func() {
+		numbers.Lock()
+		defer numbers.Unlock()
 		_ = r.alive.Close()
 		err := r.reaper.Wait()
 		if err != nil {
