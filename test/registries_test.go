@@ -1,6 +1,7 @@
 package test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/trustcast/trustcast/agent"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
@@ -304,15 +307,36 @@ func TestReadyWithoutServers(t *testing.T) {
 	}
 }
 
-// TestJoinWhileTheServerHasNews: each removal makes states, one after the other, and a
-// host that joins meanwhile is told them while its first visit ends.
+// TestJoinWhileTheServerHasNews: a host that joins while the server makes one state after
+// the other is told a newer one while its first visit ends; it has joined all the same.
 func TestJoinWhileTheServerHasNews(t *testing.T) {
 	r := newRealm(t, "a.test:5000")
-	for range 20 {
-		m := newMachine(t)
-		m.join(r)
-		if _, err := r.admin.RemoveHost(t.Context(), &pb.RemoveHostRequest{Host: "web-1"}); err != nil {
-			t.Fatal(err)
-		}
+	newMachine(t).join(r) // it does not run, and the rotation waits for it
+	started, err := r.admin.RotateCA(t.Context(), &pb.RotateCARequest{Deadline: durationpb.New(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
 	}
+	const hosts = 15
+	const between = 10 * time.Millisecond // a visit takes some milliseconds
+	news := 0
+	operator := begin(t, func(ctx context.Context) error {
+		for ; ctx.Err() == nil; news++ {
+			longer := time.Hour + time.Duration(news%2)*time.Minute
+			select {
+			case <-time.After(between):
+			case <-ctx.Done():
+			}
+			if _, err := r.admin.RotateCA(ctx, &pb.RotateCARequest{Rotation: started.GetRotation(), Deadline: durationpb.New(longer)}); err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for i := range hosts {
+		m := newMachine(t)
+		m.cfg.Name = fmt.Sprintf("new-%d", i)
+		m.join(r)
+	}
+	operator.end(t)
+	t.Logf("%d hosts joined during %d states", hosts, news)
 }

@@ -262,7 +262,8 @@ func (a *Authority) complain(err error) {
 	a.complaint = text
 }
 
-// Rotate starts a rotation, and says which; refused, that which is under way or was last.
+// Rotate starts a rotation, and says which; refused, that which is under way
+// or was last.
 func (a *Authority) Rotate(by string, s Start) (number, generation uint64, err error) {
 	s = a.patient(s)
 	err = a.event(by, "", func(v View) (Rotation, error) {

@@ -91,7 +91,7 @@ func TestScriptsGoToTheirEnd(t *testing.T) {
 }
 
 // setup gives each script the programs, and a server's flags by environment:
-// ports that are free, and a fleet that moves fast.
+// ports from the kernel, and a fleet that moves fast.
 func setup(env *testscript.Env) error {
 	for name, value := range map[string]string{
 		"PATH":                    programs + string(os.PathListSeparator) + env.Getenv("PATH"),

@@ -137,12 +137,12 @@ func (l *life) struck(line string, within time.Duration) bool {
 	})
 }
 
-// struckSince says whether a replica was killed since begin; a kill is noted when Docker
-// has said that it is done.
-func (l *life) struckSince(begin time.Time) bool {
+// struckDuring says whether a replica was killed meanwhile; a kill is noted once Docker has
+// said that it is done.
+func (l *life) struckDuring(d interval) bool {
 	return until(brokenLate, "a kill", func() (bool, string) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return slices.ContainsFunc(l.blows, func(b interval) bool { return b.to.After(begin) }), ""
+		return slices.ContainsFunc(l.blows, func(b interval) bool { return b.from.Before(d.to) && b.to.After(d.from) }), ""
 	}) == nil
 }

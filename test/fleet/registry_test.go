@@ -152,6 +152,9 @@ func (l *life) ended() bool {
 	}
 }
 
+// changeTries is how often an operator does a thing that kills keep from ending well.
+const changeTries = 4
+
 // change does what an operator does, as often as is wanted, in an order that mixes.
 func (l *life) change(t *testing.T) {
 	t.Helper()
@@ -169,16 +172,19 @@ func (l *life) change(t *testing.T) {
 			upgraded++
 			do = func() error { return l.upgrade(upgraded % 2) }
 		}
-		begin := time.Now()
-		err := do()
-		for tries := 1; err != nil && (tries == 1 || l.struckSince(begin)); tries++ { // the replica that it waited for may have been killed
+		for try := 1; ; try++ {
+			begin := time.Now()
+			err := do()
+			if err == nil {
+				break
+			}
+			// The replica that it waited for may have been killed.
+			if try == changeTries || try > 1 && !l.struckDuring(interval{begin, time.Now()}) {
+				l.failed("%s: %v", step, err)
+				break
+			}
 			t.Logf("repeated: %v", err)
 			l.did("commands repeated")
-			begin = time.Now()
-			err = do()
-		}
-		if err != nil {
-			l.failed("%s: %v", step, err)
 		}
 	}
 }

@@ -17,44 +17,44 @@ import (
 // TestRemovedHostIsCutOff: each of its streams ends within a second, and no
 // state reaches it any more.
 func TestRemovedHostIsCutOff(t *testing.T) {
-	t.Parallel()
-	w := start(t)
-	removed, kept := w.rawHost("removed"), w.rawHost("kept")
-	attached := w.sync(&removed.pair)
-	attached.report(&pb.Report{})
-	attached.wanted()
-	silent := w.sync(&removed.pair) // has not said anything yet
-	other := w.sync(&kept.pair)
-	other.report(&pb.Report{})
-	other.wanted()
+	simulate(t, func(w *world) {
+		removed, kept := w.rawHost("removed"), w.rawHost("kept")
+		attached := w.sync(&removed.pair)
+		attached.report(&pb.Report{})
+		attached.wanted()
+		silent := w.sync(&removed.pair) // has not said anything yet
+		other := w.sync(&kept.pair)
+		other.report(&pb.Report{})
+		other.wanted()
 
-	type ending struct {
-		stream string
-		code   codes.Code
-		newest uint64
-		took   time.Duration
-	}
-	endings := make(chan ending, 2)
-	w.remove("removed")
-	returned := time.Now()
-	for name, s := range map[string]*rawStream{"attached": attached, "silent": silent} {
-		go func() {
-			code, newest := s.end()
-			endings <- ending{name, code, newest, time.Since(returned)}
-		}()
-	}
-	for range 2 {
-		if e := <-endings; e.code != codes.PermissionDenied || e.newest > 1 || e.took > patience/4 {
-			t.Errorf("the %s stream ended with %v after %s and was sent generation %d", e.stream, e.code, e.took, e.newest)
+		type ending struct {
+			stream string
+			code   codes.Code
+			newest uint64
+			took   time.Duration
 		}
-	}
-	w.rotate(0) // what is new now is not for it
-	again := w.sync(&removed.pair)
-	again.report(&pb.Report{})
-	if code, newest := again.end(); code != codes.PermissionDenied || newest > 0 {
-		t.Errorf("a new stream ended with %v and was sent generation %d", code, newest)
-	}
-	other.wantedFrom(2) // the twin
+		endings := make(chan ending, 2)
+		w.remove("removed")
+		returned := time.Now()
+		for name, s := range map[string]*rawStream{"attached": attached, "silent": silent} {
+			go func() {
+				code, newest := s.end()
+				endings <- ending{name, code, newest, time.Since(returned)}
+			}()
+		}
+		for range 2 {
+			if e := <-endings; e.code != codes.PermissionDenied || e.newest > 1 || e.took > time.Second {
+				t.Errorf("the %s stream ended with %v after %s and was sent generation %d", e.stream, e.code, e.took, e.newest)
+			}
+		}
+		w.rotate(0) // what is new now is not for it
+		again := w.sync(&removed.pair)
+		again.report(&pb.Report{})
+		if code, newest := again.end(); code != codes.PermissionDenied || newest > 0 {
+			t.Errorf("a new stream ended with %v and was sent generation %d", code, newest)
+		}
+		other.wantedFrom(2) // the twin
+	})
 }
 
 // TestRemovedAgentAsksHourly: it keeps its files, says what happened, and neither

@@ -124,7 +124,7 @@ func (v *vault) key(name string, der []byte) {
 }
 
 // files reads everything under dir with its mode. What is renamed meanwhile, as a file
-// that is being written is, may be seen under its new name only.
+// that is being written is, may be seen under its new name only, or not at all.
 func files(t *testing.T, dir string, see func(path string, info fs.FileInfo, content []byte)) {
 	t.Helper()
 	read := func(path string, d fs.DirEntry) error {
