@@ -84,10 +84,6 @@ func reply(err error) error {
 	}
 	code := codes.Internal
 	switch {
-	case errors.Is(err, context.Canceled):
-		code = codes.Canceled
-	case errors.Is(err, context.DeadlineExceeded):
-		code = codes.DeadlineExceeded
 	case errors.Is(err, identity.ErrNotFound), errors.Is(err, users.ErrNotFound):
 		code = codes.NotFound
 	case errors.Is(err, identity.ErrTaken), errors.Is(err, fleet.ErrCloned):
@@ -100,6 +96,11 @@ func reply(err error) error {
 		code = codes.InvalidArgument
 	case errors.Is(err, authority.ErrNotNow), errors.Is(err, registry.ErrNotNow):
 		code = codes.FailedPrecondition
+	// Last: what a part has to say may wrap them, and is the better answer.
+	case errors.Is(err, context.Canceled):
+		code = codes.Canceled
+	case errors.Is(err, context.DeadlineExceeded):
+		code = codes.DeadlineExceeded
 	}
 	return status.Error(code, err.Error())
 }

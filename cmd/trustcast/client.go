@@ -58,6 +58,9 @@ func ask[R any](ctx context.Context, a *app, call func(context.Context, pb.Admin
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	r, err := call(ctx, client)
+	if cli.StatusOf(err).Code() == codes.DeadlineExceeded {
+		return r, cli.Errorf(cli.Unreachable, "the server did not answer within %s; see its log", callLimit)
+	}
 	return r, said(err)
 }
 
@@ -95,8 +98,6 @@ func said(err error) error {
 	switch cli.StatusOf(err).Code() {
 	case codes.Unavailable:
 		return cli.Errorf(cli.Unreachable, "the server does not answer, or ended before it did; see whether it runs and what its log says, then repeat the command")
-	case codes.DeadlineExceeded:
-		return cli.Errorf(cli.Unreachable, "the server did not answer within %s; see its log", callLimit)
 	case codes.Unimplemented:
 		return cli.Errorf(cli.Failed, "the running server does not know this command: it has another version; compare 'trustcast version' with 'trustcast status', and restart it")
 	case codes.Canceled:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -11,7 +12,12 @@ import (
 	"syscall"
 	"testing"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/trustcast/trustcast/internal/cli"
+	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
 )
 
 // stranger is a user that is neither root nor whoever runs tests.
@@ -88,6 +94,54 @@ func TestSomebodyElsesSocket(t *testing.T) {
 	<-done
 	if len(told) > 0 {
 		t.Errorf("it was told %q", told)
+	}
+}
+
+// late is a server whose answers all come too late.
+type late struct {
+	pb.UnimplementedAdminServiceServer
+}
+
+func (late) ChangeRegistry(*pb.ChangeRegistryRequest, grpc.ServerStreamingServer[pb.ChangeRegistryResponse]) error {
+	return status.Error(codes.DeadlineExceeded, "2 requests are left")
+}
+
+func (late) GetRegistry(context.Context, *pb.GetRegistryRequest) (*pb.GetRegistryResponse, error) {
+	return nil, status.Error(codes.DeadlineExceeded, "context deadline exceeded")
+}
+
+// TestWhoseLimit: the limit of a call is told where there is one; else the server says
+// what took too long.
+func TestWhoseLimit(t *testing.T) {
+	dir, err := os.MkdirTemp("", "tct") // short: a socket is below
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Mkdir(filepath.Join(dir, "state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lis, err := net.Listen("unix", filepath.Join(dir, "state", "admin.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	pb.RegisterAdminServiceServer(s, late{})
+	go func() { _ = s.Serve(lis) }()
+	t.Cleanup(s.Stop)
+	for _, c := range []struct {
+		verb string
+		code int
+		want string
+	}{
+		{"stop", cli.Failed, "2 requests are left"},
+		{"status", cli.Unreachable, "the server did not answer within 1m0s; see its log"},
+	} {
+		var out bytes.Buffer
+		err := run(t.Context(), []string{"registry", c.verb, "--data-dir", dir}, func(string) string { return "" }, strings.NewReader(""), &out, &out)
+		if cli.Code(err) != c.code || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: exit code %d, %v", c.verb, cli.Code(err), err)
+		}
 	}
 }
 
