@@ -230,7 +230,7 @@ func (r Rotation) TakeBack(v View) (Rotation, error) {
 	switch {
 	case r.Frozen(v) != "":
 		return r, fmt.Errorf("%w: %s", ErrNotNow, r.Frozen(v))
-	case r.Phase == Staged && r.Rollback:
+	case r.Rollback: // until idle: whoever asks twice gets what they want
 		return r, nil
 	case r.Phase == Staged:
 		n := r.change()
