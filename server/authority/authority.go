@@ -312,9 +312,17 @@ func (a *Authority) Rollback(by string) error {
 	return a.event(by, "", func(v View) (Rotation, error) { return a.rec.Rotation.TakeBack(v) })
 }
 
-// ServeNow opens the edge after a restore without waiting for hosts.
+// ServeNow opens the edge after a restore without waiting for hosts, and returns when it
+// serves.
 func (a *Authority) ServeNow(by string) error {
-	return a.event(by, "", func(v View) (Rotation, error) { return a.rec.Rotation.ServeNow(v) })
+	err := a.event(by, "", func(v View) (Rotation, error) { return a.rec.Rotation.ServeNow(v) })
+	if err != nil {
+		return err
+	}
+	if err := a.Publish(); err != nil {
+		return fmt.Errorf("the wait after the restore is over, but the registry serves nobody yet and goes on trying: %w", err)
+	}
+	return nil
 }
 
 // event lets one event happen and wakes Run, which does what follows from it.

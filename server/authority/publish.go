@@ -53,8 +53,8 @@ func servedLinks(chain []Link) []Link {
 	return chain
 }
 
-// Publish has the edge serve the record now, before the first client; Run does
-// it after each change. Leaves that ended while the server was off are renewed
+// Publish has the edge serve the record now, before the first client or the answer to
+// an operator; Run does it after each change. Leaves that ended while the server was off are renewed
 // first, since the edge refuses ended ones.
 func (a *Authority) Publish() error {
 	a.mu.Lock()

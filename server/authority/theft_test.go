@@ -215,6 +215,30 @@ func TestRestoredServesNobody(t *testing.T) {
 	}
 }
 
+// TestServeNowServes: when it says so, without Run.
+func TestServeNowServes(t *testing.T) {
+	r := newRig(t)
+	r.ack("web-1")
+	if err := Restore(r.cfg.Records, time.Now(), "uid 0"); err != nil {
+		t.Fatal(err)
+	}
+	r.hosts[0].Evidence, r.current = nil, nil
+	r.open()
+	if r.current != nil {
+		t.Fatal("it serves before it is told to")
+	}
+	if err := r.a.ServeNow("uid 0"); err != nil {
+		t.Fatal(err)
+	}
+	if r.current == nil || !r.a.Settled() {
+		t.Errorf("it says done, and serves %v, settled %v", r.current != nil, r.a.Settled())
+	}
+	r.steps() // and Run goes on from there
+	if r.hosts[0].Covered {
+		t.Error("a host that has shown nothing is covered still")
+	}
+}
+
 // TestHistoryNamesWhoWasWaitedFor: the last host that held a step is in its line.
 func TestHistoryNamesWhoWasWaitedFor(t *testing.T) {
 	r := newRig(t)
