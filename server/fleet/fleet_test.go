@@ -3,6 +3,8 @@ package fleet
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,6 +99,29 @@ func TestGossipKeepsPresent(t *testing.T) {
 			t.Error("present without any sign")
 		}
 	})
+}
+
+// TestReportsWithoutRecords: a host whose "last seen" cannot be written goes on
+// reporting, and is written when it can be.
+func TestReportsWithoutRecords(t *testing.T) {
+	dir := t.TempDir()
+	f := newFleet(t, dir, nil)
+	s := attach(t, f, "a")
+	inTheWay := filepath.Join(dir, "fleet") // root writes into every directory
+	if err := os.WriteFile(inTheWay, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	report(t, s, 1, 1)
+	if got := f.State("a"); !got.Connected || got.Evidence == nil || got.Evidence.Sequence != 1 || !got.LastSeen.IsZero() {
+		t.Errorf("while nothing can be written: %+v", got)
+	}
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	report(t, s, 1, 2)
+	if got := f.State("a"); got.LastSeen.IsZero() || got.Evidence.Sequence != 2 {
+		t.Errorf("when it can be written again: %+v", got)
+	}
 }
 
 // TestClone: a second live stream is refused while the first answers; a dead
