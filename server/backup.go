@@ -75,7 +75,7 @@ func BackUp(ctx context.Context, cfg BackupConfig, w io.Writer) error {
 // backUp writes a backup and records that there is one.
 func backUp(ctx context.Context, l layout, store *records.Store, cfg BackupConfig, w io.Writer) error {
 	made := time.Now().UTC()
-	state, err := l.copyState(store)
+	state, err := l.copyState(store.Snapshot)
 	if err != nil {
 		return fmt.Errorf("back up: %w", err)
 	}
@@ -135,10 +135,13 @@ const stateTries = 10
 
 // copyState reads the records as they are at one moment, and the keys that they
 // name. A key is there before the record that names it, and until after the record
-// that forgets it.
-func (l layout) copyState(store *records.Store) (c stateCopy, err error) {
+// that forgets it: where one is missing, or overwritten already, newer records are read.
+func (l layout) copyState(snapshot func() records.Snapshot) (c stateCopy, err error) {
 	for range stateTries {
-		if c, err = l.copyOnce(store.Snapshot()); !errors.Is(err, fs.ErrNotExist) {
+		if c, err = copyRecords(snapshot()); err != nil {
+			return stateCopy{}, err
+		}
+		if err = c.addKeys(records.ReadKeys(l.keys())); err == nil {
 			break
 		}
 	}
@@ -153,7 +156,7 @@ func (l layout) copyState(store *records.Store) (c stateCopy, err error) {
 	return c, nil
 }
 
-func (l layout) copyOnce(s records.Snapshot) (c stateCopy, err error) {
+func copyRecords(s records.Snapshot) (c stateCopy, err error) {
 	if c, err = describe(s); err != nil {
 		return c, err
 	}
@@ -164,15 +167,20 @@ func (l layout) copyOnce(s records.Snapshot) (c stateCopy, err error) {
 		}
 		c.files = append(c.files, archive.File{Path: "state/records/" + name + ".json", Data: data})
 	}
-	for _, id := range slices.Concat(c.registry.Keys, c.fleet.Keys) {
-		file := string(id) + ".key"
-		data, err := os.ReadFile(filepath.Join(l.keys(), file))
-		if err != nil {
-			return c, fmt.Errorf("read private key: %w", err)
-		}
-		c.files = append(c.files, archive.File{Path: "state/keys/" + file, Data: data})
-	}
 	return c, nil
+}
+
+// addKeys adds the keys that the records name. A restore would refuse one that is not
+// whole.
+func (c *stateCopy) addKeys(keys *records.Keys) error {
+	for _, id := range slices.Concat(c.registry.Keys, c.fleet.Keys) {
+		data, err := keys.File(id)
+		if err != nil {
+			return err
+		}
+		c.files = append(c.files, archive.File{Path: "state/keys/" + string(id) + ".key", Data: data})
+	}
+	return nil
 }
 
 // describe reads what a copy of the records says that it is of.

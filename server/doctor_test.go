@@ -230,7 +230,7 @@ func (p *population) backedUp(t *testing.T, b backupMade) {
 func (p *population) key(t *testing.T, i int) string {
 	t.Helper()
 	f := &findings{}
-	_, held, ok := examineRecords(p.node.layout, f)
+	_, held, ok := examineRecords(p.node.layout.readRecords, records.ReadKeys(p.node.layout.keys()), f)
 	if !ok {
 		t.Fatalf("%v", f.checks)
 	}

@@ -26,28 +26,26 @@ import (
 func examineData(l layout, cfg Config, f *findings) {
 	examineSpace(l, cfg, f)
 	examinePermissions(l, f)
-	s, held, ok := examineRecords(l, f)
+	keys := records.ReadKeys(l.keys())
+	s, held, ok := examineRecords(l.readRecords, keys, f)
 	if !ok {
 		return
 	}
-	examineKeys(l, held, f)
+	examineKeys(keys, held, f)
 	examineEnds(held, time.Now(), f)
 	examineUsers(s, f)
 	examineBackup(s, held, f)
 }
 
+func (l layout) readRecords() (records.Snapshot, error) { return records.ReadSnapshot(l.records()) }
+
 // examineRecords: every record can be read, and what they name fits together.
-func examineRecords(l layout, f *findings) (s records.Snapshot, held []records.Held, ok bool) {
-	s, err := records.ReadSnapshot(l.records())
-	if err == nil {
-		_, err = describe(s)
-	}
-	var ca, control []records.Held
-	if err == nil {
-		ca, err = authority.Held(s)
-	}
-	if err == nil {
-		control, err = identity.Held(s)
+func examineRecords(read func() (records.Snapshot, error), keys *records.Keys, f *findings) (s records.Snapshot, held []records.Held, ok bool) {
+	s, held, err := readHeld(read)
+	if err == nil && slices.ContainsFunc(held, func(h records.Held) bool { return h.Key != "" && keys.Check(h) != nil }) {
+		// A server that runs may have destroyed that key since: its records have
+		// forgotten it before.
+		s, held, err = readHeld(read)
 	}
 	if err != nil {
 		text, fix := recordsProblem(err)
@@ -55,12 +53,29 @@ func examineRecords(l layout, f *findings) (s records.Snapshot, held []records.H
 		return s, nil, false
 	}
 	f.ok("state.records", "", counted(len(s.Names()), "record")+" can be read and fit together")
-	return s, slices.Concat(ca, control), true
+	return s, held, true
+}
+
+// readHeld reads the records, and the certificates that they have.
+func readHeld(read func() (records.Snapshot, error)) (records.Snapshot, []records.Held, error) {
+	s, err := read()
+	if err == nil {
+		_, err = describe(s)
+	}
+	if err != nil {
+		return s, nil, err
+	}
+	ca, err := authority.Held(s)
+	if err != nil {
+		return s, nil, err
+	}
+	control, err := identity.Held(s)
+	return s, slices.Concat(ca, control), err
 }
 
 // examineKeys: the key of each certificate is there, whole, and its own.
-func examineKeys(l layout, held []records.Held, f *findings) {
-	keys, bad, named := records.ReadKeys(l.keys()), 0, map[records.KeyID]bool{}
+func examineKeys(keys *records.Keys, held []records.Held, f *findings) {
+	bad, named := 0, map[records.KeyID]bool{}
 	for _, h := range held {
 		if h.Key == "" {
 			continue // the adopted CA's was never here

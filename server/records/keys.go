@@ -111,29 +111,41 @@ func (k *Keys) Load(id KeyID) (*ecdsa.PrivateKey, error) {
 
 // Signer reads the key called id, of any kind, and checks that it is that key.
 func (k *Keys) Signer(id KeyID) (crypto.Signer, error) {
-	data, err := os.ReadFile(k.path(id))
+	key, _, err := k.read(id)
+	return key, err
+}
+
+// File returns what the file of the key called id holds, once it is checked that it is
+// that key.
+func (k *Keys) File(id KeyID) ([]byte, error) {
+	_, data, err := k.read(id)
+	return data, err
+}
+
+func (k *Keys) read(id KeyID) (key crypto.Signer, data []byte, err error) {
+	data, err = os.ReadFile(k.path(id))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("private key %s is missing from %s: restore the state directory from a backup", id, k.dir)
+		return nil, nil, fmt.Errorf("private key %s is missing from %s: restore the state directory from a backup", id, k.dir)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read private key: %w", err)
+		return nil, nil, fmt.Errorf("read private key: %w", err)
 	}
 	block, _ := pem.Decode(data)
 	if block == nil {
-		return nil, fmt.Errorf("private key %s is damaged: restore the state directory from a backup", id)
+		return nil, nil, fmt.Errorf("private key %s is damaged: restore the state directory from a backup", id)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("private key %s is damaged: restore the state directory from a backup", id)
+		return nil, nil, fmt.Errorf("private key %s is damaged: restore the state directory from a backup", id)
 	}
 	key, ok := parsed.(crypto.Signer)
 	if !ok {
-		return nil, fmt.Errorf("private key %s is of type %T and cannot sign", id, parsed)
+		return nil, nil, fmt.Errorf("private key %s is of type %T and cannot sign", id, parsed)
 	}
 	if got, err := IDOf(key); err != nil || got != id {
-		return nil, fmt.Errorf("private key file %s holds another key: restore the state directory from a backup", id)
+		return nil, nil, fmt.Errorf("private key file %s holds another key: restore the state directory from a backup", id)
 	}
-	return key, nil
+	return key, data, nil
 }
 
 // Destroy overwrites and removes the key called id. A missing one is no error.
