@@ -15,7 +15,7 @@ func (r *Registry) Start(ctx context.Context, say func(string)) error {
 			say("the registry runs already" + r.pauseNote())
 			return nil
 		}
-		if err := r.choose(func(rec *record) { rec.State = Running }); err != nil {
+		if err := r.choose(func(rec *record) error { rec.State = Running; return nil }); err != nil {
 			return err
 		}
 		if err := r.settle(ctx); err != nil {
@@ -28,15 +28,20 @@ func (r *Registry) Start(ctx context.Context, say func(string)) error {
 }
 
 // Stop refuses new requests, lets those in flight end, then ends all replicas. The
-// edge goes on to answer agents' handshakes.
+// edge goes on to answer agents' handshakes. A start before all has ended is ErrNotNow.
 func (r *Registry) Stop(ctx context.Context, say func(string)) error {
-	// At once, whatever is under way.
-	if err := r.choose(func(rec *record) { rec.State = Stopped }); err != nil {
+	stop := func(rec *record) error { rec.State = Stopped; return nil }
+	if err := r.choose(stop); err != nil { // at once, whatever is under way
 		return err
 	}
 	say("new requests are refused; those in flight may end")
 	var done []<-chan struct{}
+	var stopped context.Context
 	err := r.change(ctx, "stopping", say, func(ctx context.Context) (err error) {
+		if err := r.choose(stop); err != nil { // a start may have had its turn before
+			return err
+		}
+		stopped = r.whileStopped()
 		done, err = r.dismissAll(ctx)
 		return err
 	})
@@ -49,6 +54,20 @@ func (r *Registry) Stop(ctx context.Context, say func(string)) error {
 		return err
 	}
 	defer cancel()
+	defer context.AfterFunc(stopped, cancel)()
+	err = r.drained(ctx, done)
+	if stopped.Err() != nil {
+		return fmt.Errorf("%w: the registry was started again meanwhile; `trustcast registry stop` stops it once more", ErrNotNow)
+	}
+	if err != nil {
+		return err
+	}
+	say("the registry is stopped")
+	return nil
+}
+
+// drained waits until replicas have ended and no request is in flight.
+func (r *Registry) drained(ctx context.Context, done []<-chan struct{}) error {
 	for _, ended := range done {
 		select {
 		case <-ended:
@@ -56,22 +75,26 @@ func (r *Registry) Stop(ctx context.Context, say func(string)) error {
 			return ctx.Err()
 		}
 	}
-	ctx, cancel = context.WithTimeout(ctx, drainLimit)
+	limited, cancel := context.WithTimeout(ctx, drainLimit)
 	defer cancel()
-	if err := r.cfg.Front.Empty(ctx); err != nil { // reads that no replica answers
+	err := r.cfg.Front.Empty(limited) // reads that no replica answers
+	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	say("the registry is stopped")
-	return nil
+	return fmt.Errorf("%w: new requests are refused and no replica runs, but after %s some are in flight still; `trustcast registry stop` waits for them once more (%w)", ErrNotNow, drainLimit, err)
 }
 
 // Pause lets new requests wait; nothing in flight is cut. It does not wait for
 // what is under way.
 func (r *Registry) Pause(say func(string)) error {
-	if r.state() == Stopped {
-		return fmt.Errorf("%w: the registry is stopped, so there is nothing to pause; `trustcast registry start` starts it", ErrNotNow)
-	}
-	if err := r.choose(func(rec *record) { rec.State = Paused }); err != nil {
+	err := r.choose(func(rec *record) error {
+		if rec.State == Stopped {
+			return fmt.Errorf("%w: the registry is stopped, so there is nothing to pause; `trustcast registry start` starts it", ErrNotNow)
+		}
+		rec.State = Paused
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	say("the registry is paused: new requests wait; those in flight go on")
@@ -80,10 +103,14 @@ func (r *Registry) Pause(say func(string)) error {
 
 // Unpause lets those that wait go on.
 func (r *Registry) Unpause(say func(string)) error {
-	if r.state() == Stopped {
-		return fmt.Errorf("%w: the registry is stopped, not paused; `trustcast registry start` starts it", ErrNotNow)
-	}
-	if err := r.choose(func(rec *record) { rec.State = Running }); err != nil {
+	err := r.choose(func(rec *record) error {
+		if rec.State == Stopped {
+			return fmt.Errorf("%w: the registry is stopped, not paused; `trustcast registry start` starts it", ErrNotNow)
+		}
+		rec.State = Running
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	say("the registry serves")
@@ -96,7 +123,15 @@ func (r *Registry) Restart(ctx context.Context, say func(string)) error {
 	if r.state() == Stopped {
 		return r.Start(ctx, say)
 	}
+	return r.restart(ctx, say)
+}
+
+// restart is Restart that starts nothing.
+func (r *Registry) restart(ctx context.Context, say func(string)) error {
 	return r.change(ctx, "restarting", say, func(ctx context.Context) error {
+		if r.state() == Stopped {
+			return fmt.Errorf("%w: the registry was stopped meanwhile; `trustcast registry start` starts it", ErrNotNow)
+		}
 		if err := r.replaceAll(ctx, r.image(), say); err != nil {
 			r.Nudge()
 			return err
@@ -130,7 +165,8 @@ func (r *Registry) Upgrade(ctx context.Context, image string, say func(string)) 
 			return r.goBack(ctx, old, image, err, say)
 		}
 		// Until here a crash goes back to the old image, from here on to the new one.
-		if err := r.choose(func(rec *record) { rec.Image, rec.From = image, r.cfg.Image }); err != nil {
+		err := r.choose(func(rec *record) error { rec.Image, rec.From = image, r.cfg.Image; return nil })
+		if err != nil {
 			return err
 		}
 		if err := r.settle(ctx); err != nil {

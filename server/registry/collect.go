@@ -75,7 +75,10 @@ func (r *Registry) Collect(ctx context.Context, opts CollectOptions, say func(st
 	got, err := collect(ctx, d, opts, began, say)
 	if !opts.DryRun && r.state() != Stopped && r.outdates(got) { // also after an error: some are gone
 		say("replicas that remember what was there, or have it open, are replaced")
-		err = errors.Join(err, r.Restart(ctx, say))
+		restarted := r.restart(ctx, say)
+		if r.state() != Stopped { // else none is left that remembers
+			err = errors.Join(err, restarted)
+		}
 	}
 	if err == nil && !opts.DryRun {
 		r.cfg.Log.Info("garbage collected", "blobs", got.Blobs, "manifests", got.Manifests, "uploads", got.Uploads, "bytes", got.Bytes, "spared", got.Spared, "took", time.Since(began).Round(time.Millisecond))

@@ -316,6 +316,32 @@ func TestCollectCutOff(t *testing.T) {
 	}
 }
 
+// A registry that is stopped while images are collected stays stopped, though its
+// replicas would be replaced.
+func TestCollectStartsNothing(t *testing.T) {
+	s := newSite(t)
+	s.until("a replica serves", s.serves(1))
+	s.life.cfg.Cache = "inmemory"
+	d := strings.Repeat("ab", 32)
+	blob := filepath.Join(s.root, "docker/registry/v2/blobs/sha256/ab", d, "data")
+	must(t, os.MkdirAll(filepath.Dir(blob), 0o700))
+	must(t, os.MkdirAll(filepath.Join(s.root, "docker/registry/v2/repositories"), 0o700))
+	must(t, os.WriteFile(blob, nil, 0o600))
+	then := time.Now().Add(-2 * collectYoungest)
+	must(t, os.Chtimes(blob, then, then))
+	stopped := false
+	got, err := s.life.Collect(t.Context(), CollectOptions{}, func(step string) {
+		if strings.HasPrefix(step, "replicas that remember") {
+			stopped = true
+			must(t, s.life.Stop(t.Context(), quiet))
+		}
+	})
+	if err != nil || got.Blobs != 1 || !stopped {
+		t.Fatalf("%+v, %v, stopped %v", got, err, stopped)
+	}
+	s.isStopped("after the collection")
+}
+
 // The edge holds writes from before the first look until the last removal, and lets
 // them go on also when it fails.
 func TestCollectHoldsWrites(t *testing.T) {

@@ -84,13 +84,15 @@ type Registry struct {
 	mu         sync.Mutex
 	rec        record
 	rev        uint64
-	replicas   []Endpoint // those that serve
-	found      bool       // what an earlier life left was looked for
-	collecting bool       // writes are held
-	over       bool       // Run is ending
-	busy       string     // what is under way, in words
-	problem    string     // why the engine is not as it should be, in words
-	told       time.Time  // when problem was logged
+	stay       context.Context    // as long as the state is the same
+	leave      context.CancelFunc // ends it
+	replicas   []Endpoint         // those that serve
+	found      bool               // what an earlier life left was looked for
+	collecting bool               // writes are held
+	over       bool               // Run is ending
+	busy       string             // what is under way, in words
+	problem    string             // why the engine is not as it should be, in words
+	told       time.Time          // when problem was logged
 }
 
 // Open reads what the operator chose. Nothing runs before Run; the gate of the
@@ -101,6 +103,7 @@ func Open(cfg Config) (*Registry, error) {
 	}
 	cfg.Replicas = max(cfg.Replicas, 1)
 	r := &Registry{cfg: cfg, nudged: make(chan struct{}, 1), turn: make(chan struct{}, 1), images: make(chan struct{}, 1), begun: make(chan struct{}), leaving: make(chan struct{}, maxLeaving)}
+	r.stay, r.leave = context.WithCancel(context.Background())
 	var err error
 	if r.rec, r.rev, err = read(cfg.Records); err != nil {
 		return nil, err
@@ -109,21 +112,35 @@ func Open(cfg Config) (*Registry, error) {
 	return r, nil
 }
 
-// choose keeps a change of the record, then sets the gate by it.
-func (r *Registry) choose(change func(*record)) error {
+// choose keeps a change of the record, unless that refuses, then sets the gate by it.
+func (r *Registry) choose(change func(*record) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	rec := r.rec
-	change(&rec)
+	if err := change(&rec); err != nil {
+		return err
+	}
 	if rec != r.rec {
 		rev, err := r.cfg.Records.Put(recordName, r.rev, rec)
 		if err != nil {
 			return fmt.Errorf("keep the registry's state: %w", err)
 		}
+		if rec.State != r.rec.State {
+			r.leave()
+			r.stay, r.leave = context.WithCancel(context.Background())
+		}
 		r.rec, r.rev = rec, rev
 	}
 	r.setGate()
 	return nil
+}
+
+// whileStopped returns a context that ends when another state is chosen. The caller has
+// the turn and has chosen Stopped.
+func (r *Registry) whileStopped() context.Context {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stay
 }
 
 // setGate is called with mu held, but by Open.

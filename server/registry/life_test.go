@@ -19,7 +19,7 @@ type front struct {
 	serving []string // IDs
 	said    []string // in order
 	drain   func(id string) error
-	empty   func()
+	empty   func(context.Context) error
 }
 
 func (f *front) note(what string) {
@@ -59,10 +59,10 @@ func (f *front) front() Front {
 			return nil
 		},
 		Quiet: func(context.Context) error { f.note("quiet"); return nil },
-		Empty: func(context.Context) error {
+		Empty: func(ctx context.Context) error {
 			f.note("empty")
 			if f.empty != nil {
-				f.empty()
+				return f.empty(ctx)
 			}
 			return nil
 		},
@@ -260,9 +260,10 @@ func TestStopWaitsForReads(t *testing.T) {
 	s := newSite(t)
 	s.until("a replica serves", s.serves(1))
 	asked, done := make(chan struct{}), make(chan struct{})
-	s.front.empty = func() {
+	s.front.empty = func(context.Context) error {
 		close(asked)
 		<-done
+		return nil
 	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.life.Stop(t.Context(), quiet) }()
@@ -279,6 +280,89 @@ func TestStopWaitsForReads(t *testing.T) {
 	s.gated("refuse")
 	close(done)
 	must(t, <-stopped)
+}
+
+// isStopped: nothing serves, and nothing would after a restart.
+func (s *site) isStopped(when string) {
+	s.t.Helper()
+	if v := s.life.View(); v.State != Stopped || len(v.Replicas) > 0 || !s.serves(0)() {
+		s.t.Errorf("%s: %+v", when, v)
+	}
+	s.gated("refuse")
+}
+
+// A start that has its turn before a stop has is undone by it, record and all.
+func TestAStopAfterAStart(t *testing.T) {
+	s := newSite(t)
+	s.until("a replica serves", s.serves(1))
+	asked := false
+	must(t, s.life.Stop(t.Context(), func(string) {
+		if !asked { // the stop is chosen, and has no turn yet
+			asked = true
+			must(t, s.life.Start(t.Context(), quiet))
+		}
+	}))
+	s.isStopped("after the stop")
+}
+
+// A stop that waits for the last requests says so when a start comes, and does not go on
+// to wait for those that the started registry takes.
+func TestAStopDuringAStart(t *testing.T) {
+	for _, while := range []string{"replicas end", "reads are in flight"} {
+		s := newSite(t)
+		s.until("a replica serves", s.serves(1))
+		if while == "replicas end" {
+			s.front.drain = func(string) error { return s.life.Start(t.Context(), quiet) }
+		} else {
+			s.front.empty = func(ctx context.Context) error {
+				must(t, s.life.Start(t.Context(), quiet))
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(20 * time.Second):
+					return errors.New("it waits on")
+				}
+			}
+		}
+		said := ""
+		err := s.life.Stop(t.Context(), func(step string) { said = step })
+		if !errors.Is(err, ErrNotNow) || !strings.Contains(err.Error(), "started again meanwhile") || said == "the registry is stopped" {
+			t.Errorf("while %s: %v, and the last word is %q", while, err, said)
+		}
+		s.until("the start is done", s.serves(1))
+		if v := s.life.View(); v.State != Running {
+			t.Errorf("while %s: %+v", while, v)
+		}
+		s.gated("open")
+		s.end()
+	}
+}
+
+// Requests that outlast a stop are told as what they are, with what to do.
+func TestAStopThatTakesTooLong(t *testing.T) {
+	s := newSite(t)
+	s.until("a replica serves", s.serves(1))
+	s.front.empty = func(context.Context) error { return context.DeadlineExceeded }
+	if err := s.life.Stop(t.Context(), quiet); !errors.Is(err, ErrNotNow) || !strings.Contains(err.Error(), "registry stop") {
+		t.Errorf("%v", err)
+	}
+	s.isStopped("after the stop")
+}
+
+// What was asked for before a stop and has its turn after it starts nothing.
+func TestNoRestartOfWhatIsStopped(t *testing.T) {
+	s := newSite(t)
+	s.until("a replica serves", s.serves(1))
+	s.life.setBusy("something") // so that it is said that there is no turn yet
+	err := s.life.Restart(t.Context(), func(step string) {
+		if strings.HasPrefix(step, "waiting") {
+			must(t, s.life.Stop(t.Context(), quiet))
+		}
+	})
+	if !errors.Is(err, ErrNotNow) || !strings.Contains(err.Error(), "registry start") {
+		t.Errorf("%v", err)
+	}
+	s.isStopped("after both")
 }
 
 func TestEmbeddedHasNoImage(t *testing.T) {
