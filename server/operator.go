@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
@@ -13,6 +14,7 @@ import (
 // logOperator writes one line for each changing call: who did what.
 func (n *node) logOperator(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	resp, err := handler(ctx, req)
+	err = endedBy(ctx, err)
 	n.logChange(ctx, req, resp, err)
 	return resp, err
 }
@@ -20,8 +22,17 @@ func (n *node) logOperator(ctx context.Context, req any, info *grpc.UnaryServerI
 // logOperatorStream is logOperator for calls with many answers.
 func (n *node) logOperatorStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	s := &askedStream{ServerStream: stream}
-	err := handler(srv, s)
+	err := endedBy(stream.Context(), handler(srv, s))
 	n.logChange(stream.Context(), s.asked, nil, err)
+	return err
+}
+
+// endedBy says that this server ends where a call is cut short and its caller is still
+// there: nobody has interrupted it.
+func endedBy(caller context.Context, err error) error {
+	if status.Code(err) == codes.Canceled && caller.Err() == nil {
+		return errStopping
+	}
 	return err
 }
 
