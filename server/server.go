@@ -77,6 +77,10 @@ type node struct {
 	asked chan chan struct{}
 }
 
+// StopLimit is about how long a stop may take: requests in flight end first. Nobody is
+// answered on the admin socket meanwhile.
+const StopLimit = edge.DefaultDrain
+
 // Run runs the server on an initialized data directory until ctx ends, then
 // drains and returns nil. Every error is one sentence with the next step.
 func Run(ctx context.Context, cfg Config) error {

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"time"
 
 	"github.com/trustcast/trustcast/internal/cli"
+	"github.com/trustcast/trustcast/internal/peer"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+	"github.com/trustcast/trustcast/server"
 )
 
 // The words of the protocol that the commands decide on.
@@ -30,15 +33,16 @@ var (
 	tokenStates = []string{tokenValid, "expired", "used up", "revoked"}
 )
 
-// A server that restarts while somebody waits is given this long to come back,
-// asked this often: a restart takes a second or two.
+// A server that restarts while somebody waits is given this long to come back, asked
+// this often. The old one may take all of a stop before the new one begins, and that one
+// needs seconds.
 const (
-	comeBack   = 30 * time.Second
+	comeBack   = server.StopLimit + time.Minute
 	comeBackIn = 200 * time.Millisecond
 )
 
 // watch follows the status until done says so, and returns the last one seen.
-// A server that restarts meanwhile is waited for. seen, if given, gets each
+// A server that restarts meanwhile is waited for, one that may not be asked is not. seen, if given, gets each
 // status.
 func (a *app) watch(ctx context.Context, seen func(*pb.Status), done func(*pb.Status) bool) (*pb.Status, error) {
 	var last *pb.Status
@@ -55,7 +59,7 @@ func (a *app) watch(ctx context.Context, seen func(*pb.Status), done func(*pb.St
 			missed = time.Now()
 			a.say("The server went away; waiting for it to come back.")
 		case time.Since(missed) > comeBack:
-			return last, errNotBack
+			return last, notBack(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -97,12 +101,19 @@ func (a *app) watchOnce(ctx context.Context, seen func(*pb.Status), done func(*p
 }
 
 // wentAway reports whether err is that of a server that ended, or that is not there:
-// one that is killed accepts connections for a moment more.
+// one that is killed accepts connections for a moment more. Waiting mends no permission,
+// and makes nobody else's socket ours.
 func wentAway(err error) bool {
+	if other, _ := errors.AsType[*peer.OtherError](err); other != nil || errors.Is(err, fs.ErrPermission) {
+		return false
+	}
 	return errors.Is(err, io.EOF) || cli.Code(err) == cli.Unreachable
 }
 
-var errNotBack = cli.Errorf(cli.Unreachable, "the server went away and did not come back within %s; nothing is lost, it carries on when it is started again", comeBack)
+// notBack is the end of the wait, and why the server could not be asked last.
+func notBack(err error) error {
+	return cli.Errorf(cli.Unreachable, "the server went away and did not come back within %s; nothing is lost, it carries on when it is started again: %w", comeBack, said(err))
+}
 
 // ended prefers the reason of ctx to the stream's words for it.
 func ended(ctx context.Context, err error) error {

@@ -2,16 +2,21 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
 
+	"github.com/trustcast/trustcast/internal/cli"
 	pb "github.com/trustcast/trustcast/proto/trustcast/v1"
+	"github.com/trustcast/trustcast/server"
 )
 
 // statusOnly is the part of a server that is watched: it says one status, and nothing more.
@@ -28,35 +33,70 @@ func (w *statusOnly) WatchStatus(_ *pb.WatchStatusRequest, stream grpc.ServerStr
 	return nil
 }
 
-// TestWatchOutlastsAServerThatDies: one that is killed may take a connection more before
-// its socket refuses them; who waits goes on waiting all the same, and says so once.
-func TestWatchOutlastsAServerThatDies(t *testing.T) {
+func inPhase(phase string) *statusOnly {
+	return &statusOnly{status: &pb.Status{Rotation: &pb.Rotation{Phase: phase}}}
+}
+
+func isIdle(s *pb.Status) bool { return s.GetRotation().GetPhase() == phaseIdle }
+
+// adminSocket is where the server of a data directory is asked. Others may come and
+// listen there too.
+func adminSocket(t *testing.T) (dir, socket string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "tct") // short: a socket is below
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "state", "admin.sock")
-	if err := os.Mkdir(filepath.Dir(socket), 0o700); err != nil {
+	state := filepath.Join(dir, "state")
+	if err := errors.Join(os.Mkdir(state, 0o777), os.Chmod(state, 0o777), os.Chmod(dir, 0o711)); err != nil {
 		t.Fatal(err)
 	}
-	listen := func() net.Listener {
-		lis, err := net.Listen("unix", socket)
-		if err != nil {
-			t.Error(err)
-			return nil
+	return dir, filepath.Join(state, "admin.sock")
+}
+
+func listenAt(t *testing.T, socket string) net.Listener {
+	lis, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	t.Cleanup(func() { _ = lis.Close() })
+	return lis
+}
+
+// serveAdmin serves until Stop, or until the test ends.
+func serveAdmin(t *testing.T, lis net.Listener, admin pb.AdminServiceServer) *grpc.Server {
+	s := grpc.NewServer()
+	t.Cleanup(s.Stop)
+	pb.RegisterAdminServiceServer(s, admin)
+	go func() { _ = s.Serve(lis) }() // ends with Stop, and says that it did
+	return s
+}
+
+// outside returns what does something once, outside of the simulated time that it is
+// called in: time would stand still for a server.
+func outside(t *testing.T, do func()) (now func()) {
+	asked, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-asked:
+			do()
+		case <-t.Context().Done():
 		}
-		t.Cleanup(func() { _ = lis.Close() })
-		return lis
+	}()
+	return func() {
+		close(asked)
+		<-done
 	}
-	serve := func(lis net.Listener, phase string) *grpc.Server {
-		s := grpc.NewServer()
-		t.Cleanup(s.Stop)
-		pb.RegisterAdminServiceServer(s, &statusOnly{status: &pb.Status{Rotation: &pb.Rotation{Phase: phase}}})
-		go func() { _ = s.Serve(lis) }() // ends with Stop, and says that it did
-		return s
-	}
-	first := serve(listen(), phaseStaged)
+}
+
+// TestWatchOutlastsAServerThatDies: one that is killed may take a connection more before
+// its socket refuses them; who waits goes on waiting all the same, and says so once.
+func TestWatchOutlastsAServerThatDies(t *testing.T) {
+	dir, socket := adminSocket(t)
+	first := serveAdmin(t, listenAt(t, socket), inPhase(phaseStaged))
 
 	var stderr bytes.Buffer
 	a := &app{dataDir: dir, stderr: &stderr}
@@ -69,7 +109,7 @@ func TestWatchOutlastsAServerThatDies(t *testing.T) {
 			return // the watch ended before
 		}
 		first.Stop()
-		dying := listen()
+		dying := listenAt(t, socket)
 		if dying == nil {
 			return
 		}
@@ -79,19 +119,97 @@ func TestWatchOutlastsAServerThatDies(t *testing.T) {
 		}
 		_, _ = conn.Close(), dying.Close()
 		<-time.After(2 * comeBackIn) // asked again while nobody listens
-		serve(listen(), phaseIdle)
+		serveAdmin(t, listenAt(t, socket), inPhase(phaseIdle))
 	}
 	go dies()
 	last, err := a.watch(t.Context(), func(s *pb.Status) {
-		if s.GetRotation().GetPhase() == phaseStaged {
+		if !isIdle(s) {
 			close(died)
 		}
-	}, func(s *pb.Status) bool { return s.GetRotation().GetPhase() == phaseIdle })
-	if err != nil || last.GetRotation().GetPhase() != phaseIdle {
+	}, isIdle)
+	if err != nil || !isIdle(last) {
 		t.Fatalf("phase %s, %v", last.GetRotation().GetPhase(), err)
 	}
 	<-back
 	if said := strings.Count(stderr.String(), "The server went away"); said != 1 {
 		t.Errorf("that the server went away was said %d times:\n%s", said, stderr.String())
 	}
+}
+
+// TestWatchOutlastsAStopAndAStart: a server that is stopped beside a slow pull is away
+// for as long as a stop may take, and then another one starts.
+func TestWatchOutlastsAStopAndAStart(t *testing.T) {
+	dir, socket := adminSocket(t)
+	first := serveAdmin(t, listenAt(t, socket), inPhase(phaseStaged))
+	stop := outside(t, first.Stop)
+	start := outside(t, func() { serveAdmin(t, listenAt(t, socket), inPhase(phaseIdle)) })
+	a := &app{dataDir: dir, stderr: &bytes.Buffer{}}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() {
+			select {
+			case <-ctx.Done():
+			case <-time.After(server.StopLimit + 30*time.Second):
+				start()
+			}
+		}()
+		last, err := a.watch(ctx, func(s *pb.Status) {
+			if !isIdle(s) {
+				stop()
+			}
+		}, isIdle)
+		if err != nil || !isIdle(last) {
+			t.Errorf("phase %s, %v", last.GetRotation().GetPhase(), err)
+		}
+	})
+}
+
+// TestWatchSaysWhyItEnds: the end of a wait has its reason, and comes at once where time
+// mends nothing.
+func TestWatchSaysWhyItEnds(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		after func(t *testing.T, socket string) // the server is gone
+		takes time.Duration                     // at most
+		says  string
+	}{
+		{"nobody comes", func(*testing.T, string) {}, comeBack + time.Second, "did not come back within 1m30s; nothing is lost, it carries on when it is started again: no server runs in "},
+		{"somebody else comes", notOurs, time.Second, notOursSays()},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			dir, socket := adminSocket(t)
+			first := serveAdmin(t, listenAt(t, socket), inPhase(phaseStaged))
+			stop := outside(t, func() {
+				first.Stop()
+				c.after(t, socket)
+			})
+			a := &app{dataDir: dir, stderr: &bytes.Buffer{}}
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				last, err := a.watch(t.Context(), func(*pb.Status) { stop() }, isIdle)
+				if took := time.Since(began); last == nil || cli.Code(err) != cli.Unreachable || !strings.Contains(err.Error(), c.says) || took > c.takes {
+					t.Errorf("after %s: exit code %d, %v", took, cli.Code(err), err)
+				}
+			})
+		})
+	}
+}
+
+// notOurs makes the socket one that this user must not or cannot ask.
+func notOurs(t *testing.T, socket string) {
+	if os.Geteuid() == 0 { // who may do anything, but trusts nobody else
+		listenAs(t, socket, stranger)
+		return
+	}
+	if err := os.Chmod(filepath.Dir(socket), 0); err != nil {
+		t.Error(err)
+	}
+}
+
+func notOursSays() string {
+	if os.Geteuid() == 0 {
+		return "uid 65533 answers in "
+	}
+	return "no permission to reach the server in "
 }

@@ -71,7 +71,8 @@ type Config struct {
 	MinFree uint64
 }
 
-const defaultDrain = 30 * time.Second
+// DefaultDrain is what Config.Drain is when nothing is given.
+const DefaultDrain = 30 * time.Second
 
 // Edge is the TLS front. Its methods are safe for concurrent use.
 type Edge struct {
@@ -97,7 +98,7 @@ func New(cfg Config) *Edge {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Drain == 0 {
-		cfg.Drain = defaultDrain
+		cfg.Drain = DefaultDrain
 	}
 	if cfg.HoldLimit == 0 {
 		cfg.HoldLimit = defaultHoldLimit

@@ -74,7 +74,7 @@ func TestStopDrains(t *testing.T) {
 		f := newSimulated(t, s.serve)
 		rest := begin(t, f.client(t))
 		f.stop()
-		time.Sleep(defaultDrain - time.Second) // simulated
+		time.Sleep(DefaultDrain - time.Second) // simulated
 		select {
 		case <-f.ended:
 			t.Fatal("the edge ended with a request in flight")
@@ -104,7 +104,7 @@ func TestStopCutsWhatTakesTooLong(t *testing.T) {
 		rest := begin(t, f.client(t))
 		before := time.Now()
 		f.close(t)
-		if took := time.Since(before); took != defaultDrain+time.Second {
+		if took := time.Since(before); took != DefaultDrain+time.Second {
 			t.Errorf("it waited %v", took)
 		}
 		select {
@@ -127,7 +127,7 @@ func TestStopWithIdleConnections(t *testing.T) {
 		defer func() { _ = raw.Close() }()
 		before := time.Now()
 		f.close(t)
-		if took := time.Since(before); took > defaultDrain/2 {
+		if took := time.Since(before); took > DefaultDrain/2 {
 			t.Errorf("idle connections held the stop for %v", took)
 		}
 	})
