@@ -43,22 +43,25 @@ func (a *app) status() *cobra.Command {
 
 // observe returns the status, and what is bad about it.
 func (a *app) observe(ctx context.Context, wait bool, timeout time.Duration) (s *pb.Status, bad, err error) {
-	if !wait {
-		r, err := ask(ctx, a, func(ctx context.Context, c pb.AdminServiceClient) (*pb.GetStatusResponse, error) {
-			return c.GetStatus(ctx, &pb.GetStatusRequest{})
-		})
-		if err != nil {
-			return nil, nil, err
-		}
-		return r.GetStatus(), troubles(r.GetStatus()), nil
-	}
 	watching, cancel := ctx, context.CancelFunc(func() {})
-	if timeout > 0 {
+	if wait && timeout > 0 {
 		watching, cancel = context.WithTimeout(ctx, timeout)
 	}
 	defer cancel()
-	s, err = a.watch(watching, nil, settled)
-	if errors.Is(err, context.DeadlineExceeded) && s != nil {
+	s, err = a.now(watching) // a server that never answers is not waited for
+	switch {
+	case err != nil:
+		return nil, nil, ended(watching, err)
+	case !wait:
+		return s, troubles(s), nil
+	case settled(s):
+		return s, nil, nil
+	}
+	last, err := a.watch(watching, nil, settled)
+	if last != nil {
+		s = last
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
 		return s, cli.Errorf(cli.Bad, "not settled after %s: %s", timeout, unsettled(s)), nil
 	}
 	return s, nil, err

@@ -41,8 +41,9 @@ const (
 	comeBackIn = 200 * time.Millisecond
 )
 
-// watch follows the status until done says so, and returns the last one seen.
-// A server that restarts meanwhile is waited for, one that may not be asked is not. seen, if given, gets each
+// watch follows the status until done says so, and returns the last one seen. The server
+// has answered the caller before: one that is away now is waited for, also at first; one
+// that may not be asked is not. seen, if given, gets each
 // status.
 func (a *app) watch(ctx context.Context, seen func(*pb.Status), done func(*pb.Status) bool) (*pb.Status, error) {
 	var last *pb.Status
@@ -53,7 +54,7 @@ func (a *app) watch(ctx context.Context, seen func(*pb.Status), done func(*pb.St
 			last, missed = s, time.Time{}
 		}
 		switch {
-		case err == nil || ctx.Err() != nil || last == nil || !wentAway(err):
+		case err == nil || ctx.Err() != nil || !wentAway(err):
 			return last, ended(ctx, said(err))
 		case missed.IsZero():
 			missed = time.Now()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,23 +20,31 @@ import (
 	"github.com/trustcast/trustcast/server"
 )
 
-// statusOnly is the part of a server that is watched: it says one status, and nothing more.
-type statusOnly struct {
+// fakeServer is what a server says to who rotates and waits.
+type fakeServer struct {
 	pb.UnimplementedAdminServiceServer
-	status *pb.Status
+	statuses []*pb.Status
+	watched  chan struct{} // if given, takes each watch
 }
 
-func (w *statusOnly) WatchStatus(_ *pb.WatchStatusRequest, stream grpc.ServerStreamingServer[pb.WatchStatusResponse]) error {
-	if err := stream.Send(&pb.WatchStatusResponse{Status: w.status}); err != nil {
-		return err
+func (f *fakeServer) RotateCA(context.Context, *pb.RotateCARequest) (*pb.RotateCAResponse, error) {
+	return &pb.RotateCAResponse{Rotation: 4, Generation: 8, Started: true}, nil
+}
+
+func (f *fakeServer) WatchStatus(_ *pb.WatchStatusRequest, stream grpc.ServerStreamingServer[pb.WatchStatusResponse]) error {
+	if f.watched != nil {
+		f.watched <- struct{}{}
+	}
+	for _, s := range f.statuses {
+		if err := stream.Send(&pb.WatchStatusResponse{Status: s}); err != nil {
+			return err
+		}
 	}
 	<-stream.Context().Done()
 	return nil
 }
 
-func inPhase(phase string) *statusOnly {
-	return &statusOnly{status: &pb.Status{Rotation: &pb.Rotation{Phase: phase}}}
-}
+func inPhase(phase string) *fakeServer { return &fakeServer{statuses: []*pb.Status{at(phase, 8)}} }
 
 func isIdle(s *pb.Status) bool { return s.GetRotation().GetPhase() == phaseIdle }
 
@@ -74,18 +83,26 @@ func serveAdmin(t *testing.T, lis net.Listener, admin pb.AdminServiceServer) *gr
 	return s
 }
 
-// outside returns what does something once, outside of the simulated time that it is
-// called in: time would stand still for a server.
-func outside(t *testing.T, do func()) (now func()) {
-	asked, done := make(chan struct{}), make(chan struct{})
+// when does something once, beside the test.
+func when(t *testing.T, asked <-chan struct{}, do func()) (done <-chan struct{}) {
+	c := make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(c)
 		select {
 		case <-asked:
 			do()
 		case <-t.Context().Done():
 		}
 	}()
+	t.Cleanup(func() { <-c })
+	return c
+}
+
+// outside returns what does something once, outside of the simulated time that it is
+// called in: time would stand still for a server.
+func outside(t *testing.T, do func()) (now func()) {
+	asked := make(chan struct{})
+	done := when(t, asked, do)
 	return func() {
 		close(asked)
 		<-done
@@ -163,6 +180,31 @@ func TestWatchOutlastsAStopAndAStart(t *testing.T) {
 			t.Errorf("phase %s, %v", last.GetRotation().GetPhase(), err)
 		}
 	})
+}
+
+// TestRotateOutlastsAServerThatDiesFirst: a server that is killed when it has said that a
+// rotation runs, and nothing else, is waited for; one that never answered is not.
+func TestRotateOutlastsAServerThatDiesFirst(t *testing.T) {
+	dir, socket := adminSocket(t)
+	rotate := func(stderr *bytes.Buffer) error {
+		return run(t.Context(), []string{"ca", "rotate", "--wait", "--yes", "--data-dir", dir}, func(string) string { return "" }, strings.NewReader(""), io.Discard, stderr)
+	}
+	var stderr bytes.Buffer
+	if err := rotate(&stderr); cli.Code(err) != cli.Unreachable || stderr.Len() > 0 {
+		t.Fatalf("without a server: %v\n%s", err, stderr.String())
+	}
+	dying := &fakeServer{watched: make(chan struct{})}
+	first := serveAdmin(t, listenAt(t, socket), dying)
+	when(t, dying.watched, func() {
+		first.Stop()
+		serveAdmin(t, listenAt(t, socket), inPhase(phaseIdle))
+	})
+	if err := rotate(&stderr); err != nil {
+		t.Errorf("%v\n%s", err, stderr.String())
+	}
+	if said := strings.Count(stderr.String(), "The server went away"); said != 1 {
+		t.Errorf("that the server went away was said %d times:\n%s", said, stderr.String())
+	}
 }
 
 // TestWatchSaysWhyItEnds: the end of a wait has its reason, and comes at once where time
