@@ -50,8 +50,13 @@ type BackupConfig struct {
 // text names them.
 var ErrDamaged = errors.New("the backup is written, and everything that is sound is in it, but data in the registry is damaged")
 
+// ErrInUse says that another process uses the data directory, like a server that runs,
+// starts or drains.
+var ErrInUse = records.ErrInUse
+
 // BackUp writes a backup of a data directory on which no server runs; a running one
-// is asked by the Backup call. An ErrDamaged comes after a whole backup.
+// is asked by the Backup call. An ErrInUse comes before anything is written, an
+// ErrDamaged after a whole backup.
 func BackUp(ctx context.Context, cfg BackupConfig, w io.Writer) error {
 	if _, err := archive.Settle(cfg.DataDir); err != nil {
 		return err

@@ -118,7 +118,7 @@ func (a *app) writeBackup(ctx context.Context, f backupFlags, out io.Writer) err
 }
 
 // fetchBackup has the server make a backup, or makes it from the directory where none
-// runs.
+// runs. One that drains or starts has the directory and cannot be asked: it is waited for.
 func (a *app) fetchBackup(ctx context.Context, f backupFlags, out io.Writer) error {
 	bar := a.bar("backup")
 	defer bar.end()
@@ -127,7 +127,19 @@ func (a *app) fetchBackup(ctx context.Context, f backupFlags, out io.Writer) err
 		if other, _ := errors.AsType[*peer.OtherError](err); other != nil || !server.Initialized(a.dataDir) || ctx.Err() != nil {
 			return err
 		}
-		return server.BackUp(ctx, server.BackupConfig{DataDir: a.dataDir, WithoutImages: f.withoutImages, Version: version, Progress: bar.show}, out)
+		fromDirectory := func() error {
+			return server.BackUp(ctx, server.BackupConfig{DataDir: a.dataDir, WithoutImages: f.withoutImages, Version: version, Progress: bar.show}, out)
+		}
+		if err := fromDirectory(); !errors.Is(err, server.ErrInUse) {
+			return err
+		}
+		client, closeConn, err = a.dialLater(ctx)
+		switch {
+		case ctx.Err() != nil || err != nil && !wentAway(err):
+			return ended(ctx, err)
+		case err != nil:
+			return fromDirectory() // it ended for good, or goes on having it
+		}
 	}
 	defer closeConn()
 	ctx, cancel := context.WithCancel(ctx)
@@ -148,6 +160,21 @@ func (a *app) fetchBackup(ctx context.Context, f backupFlags, out io.Writer) err
 			return fmt.Errorf("write backup: %w", err)
 		}
 		bar.show(int64(part.GetWritten()), int64(part.GetTotal())) //nolint:gosec // far below the limit
+	}
+}
+
+// dialLater reaches a server that cannot be asked yet. Its directory is left alone
+// meanwhile: the one that starts would find it in use.
+func (a *app) dialLater(ctx context.Context) (client pb.AdminServiceClient, closeConn func(), err error) {
+	away := absence{remark: "The data directory is in use, and no server answers there; waiting for it to answer."}
+	for {
+		client, closeConn, err = a.dial(ctx)
+		if err == nil || !wentAway(err) {
+			return client, closeConn, err
+		}
+		if err := a.sitOut(ctx, &away, err); err != nil {
+			return nil, nil, err
+		}
 	}
 }
 

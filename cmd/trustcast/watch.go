@@ -47,26 +47,42 @@ const (
 // status.
 func (a *app) watch(ctx context.Context, seen func(*pb.Status), done func(*pb.Status) bool) (*pb.Status, error) {
 	var last *pb.Status
-	var missed time.Time // since when the server has been away; zero while it answers
+	away := absence{remark: "The server went away; waiting for it to come back."}
 	for {
 		s, err := a.watchOnce(ctx, seen, done)
 		if s != nil {
-			last, missed = s, time.Time{}
+			last, away.since = s, time.Time{}
 		}
-		switch {
-		case err == nil || ctx.Err() != nil || !wentAway(err):
+		if err == nil || ctx.Err() != nil || !wentAway(err) {
 			return last, ended(ctx, said(err))
-		case missed.IsZero():
-			missed = time.Now()
-			a.say("The server went away; waiting for it to come back.")
-		case time.Since(missed) > comeBack:
-			return last, notBack(err)
 		}
-		select {
-		case <-ctx.Done():
-			return last, ctx.Err()
-		case <-time.After(comeBackIn):
+		if err := a.sitOut(ctx, &away, notBack(err)); err != nil {
+			return last, err
 		}
+	}
+}
+
+// absence is that of a server which is waited for.
+type absence struct {
+	remark string    // said when it begins
+	since  time.Time // zero while the server answers
+}
+
+// sitOut returns nil when the server is to be asked again, and long when it has been away
+// for too long.
+func (a *app) sitOut(ctx context.Context, away *absence, long error) error {
+	switch {
+	case away.since.IsZero():
+		away.since = time.Now()
+		a.say("%s", away.remark)
+	case time.Since(away.since) > comeBack:
+		return long
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(comeBackIn):
+		return nil
 	}
 }
 
