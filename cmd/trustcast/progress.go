@@ -24,8 +24,12 @@ type progress struct {
 	// first status are not its own to tell.
 	late       bool
 	rolledBack bool
-	// replacedBy is the number of a rotation that began after this one; 0 for none.
-	replacedBy uint64
+	// decided: there was no way back any more, or it was taken. Before, a rollback may
+	// pass unseen.
+	decided bool
+	// doneAt is the generation after the rotation, from the history; 0 if that was not
+	// asked or does not say that it is done.
+	doneAt uint64
 	// hosts in the order of the status.
 	hosts []string
 	// done holds the elapsed time of each host's step.
@@ -51,12 +55,8 @@ func newProgress(number uint64, started bool) *progress {
 // update takes the next status and returns what is new in it.
 func (p *progress) update(s *pb.Status, elapsed time.Duration) []line {
 	r := s.GetRotation()
-	if r.GetNumber() < p.number {
-		return nil // from before the rotation
-	}
-	if r.GetNumber() > p.number { // what became of ours is not to be seen any more
-		p.replacedBy = r.GetNumber()
-		return nil
+	if r.GetNumber() != p.number {
+		return nil // of another one
 	}
 	p.look(s)
 	var lines []line
@@ -82,6 +82,19 @@ func (p *progress) update(s *pb.Status, elapsed time.Duration) []line {
 		p.told = elapsed
 	}
 	return lines
+}
+
+// read takes the rotation's course from the history.
+func (p *progress) read(history []*pb.HistoryEntry) {
+	for _, e := range history {
+		switch {
+		case e.GetRotation() != p.number:
+		case e.GetEvent() == "rollback":
+			p.rolledBack = true
+		case e.GetEvent() == "done":
+			p.doneAt = e.GetGeneration()
+		}
+	}
 }
 
 // waitTold is after how long without a line it is said who is waited for, and again.
@@ -112,6 +125,7 @@ func waitTexts(s *pb.Status) []string {
 func (p *progress) look(s *pb.Status) {
 	r := s.GetRotation()
 	p.rolledBack = p.rolledBack || r.GetRollback()
+	p.decided = p.decided || p.rolledBack || r.GetPhase() == phaseRetiring
 	p.hosts = p.hosts[:0]
 	for _, h := range s.GetHosts() {
 		p.hosts = append(p.hosts, h.GetName())

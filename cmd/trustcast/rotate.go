@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -146,27 +148,65 @@ func (a *app) follow(ctx context.Context, r *pb.RotateCAResponse, f rotateFlags,
 	view := newProgressView(out, a.getenv)
 	p := newProgress(r.GetRotation(), r.GetStarted())
 	over := func(s *pb.Status) bool {
-		now := s.GetRotation()
-		return now.GetNumber() > r.GetRotation() || now.GetNumber() == r.GetRotation() && now.GetPhase() == phaseIdle
+		return s.GetRotation().GetNumber() != r.GetRotation() || s.GetRotation().GetPhase() == phaseIdle
 	}
-	last, err := a.watch(ctx, func(s *pb.Status) {
+	show := func(s *pb.Status) {
 		elapsed := time.Since(began)
 		view.show(p, append(p.update(s, elapsed), p.waits(s, elapsed)...), s)
+	}
+	last, err := a.watch(ctx, func(s *pb.Status) {
+		if !over(s) { // how it ended is to be learnt first
+			show(s)
+		}
 	}, over)
+	if err == nil {
+		err = a.learn(ctx, p, last)
+	}
+	now := last.GetRotation().GetNumber()
+	if err == nil && now == r.GetRotation() {
+		show(last)
+	}
 	view.end()
 	switch {
 	case errors.Is(err, context.Canceled):
 		return cli.Errorf(cli.Failed, "interrupted; rotation %d goes on in the server%s; '%s' shows it", r.GetRotation(), because(stillWaiting(last)), a.hint("status --wait"))
 	case err != nil:
 		return err
-	case p.replacedBy > 0:
-		return cli.Errorf(cli.Failed, "rotation %d made way for rotation %d, or ended unseen before it; '%s' shows which, '%s' waits for the newer one", r.GetRotation(), p.replacedBy, a.hint("ca history"), a.hint("status --wait"))
 	case p.rolledBack:
 		return cli.Errorf(cli.Failed, "rotation %d was rolled back; the old CA goes on, see '%s'", r.GetRotation(), a.hint("ca history"))
-	case f.out.json():
-		return cli.JSON(a.stdout, rotatedJSON{r.GetRotation(), last.GetGeneration(), r.GetStarted()})
+	case now > r.GetRotation() && p.doneAt == 0:
+		return cli.Errorf(cli.Failed, "rotation %d made way for rotation %d; '%s' shows why, '%s' waits for the newer one", r.GetRotation(), now, a.hint("ca history"), a.hint("status --wait"))
+	case now > r.GetRotation():
+		a.say("Rotation %d is done: generation %d; rotation %d has begun since, '%s' waits for its end.", r.GetRotation(), p.doneAt, now, a.hint("status --wait"))
+	}
+	if f.out.json() {
+		return cli.JSON(a.stdout, rotatedJSON{r.GetRotation(), cmp.Or(p.doneAt, last.GetGeneration()), r.GetStarted()})
 	}
 	return nil
+}
+
+// learn asks the history how a rotation that is over went, unless that was seen: a
+// rollback, or the end itself, may pass between two statuses.
+func (a *app) learn(ctx context.Context, p *progress, last *pb.Status) error {
+	now := last.GetRotation().GetNumber()
+	switch {
+	case now < p.number:
+		return cli.Errorf(cli.Failed, "the server is at rotation %d and does not know rotation %d: its data is from before, perhaps restored from a backup; '%s' shows what it knows, '%s' starts another rotation", now, p.number, a.hint("ca history"), a.hint("ca rotate"))
+	case now == p.number && p.decided:
+		return nil
+	}
+	away := absence{remark: goneRemark}
+	for {
+		ca, err := a.showCA(ctx)
+		if err == nil {
+			p.read(ca.GetHistory())
+			return nil
+		}
+		if wentAway(err) && a.sitOut(ctx, &away, err) == nil {
+			continue
+		}
+		return fmt.Errorf("rotation %d is over, but how it ended could not be asked; '%s' shows it: %w", p.number, a.hint("ca history"), ended(ctx, err))
+	}
 }
 
 func stillWaiting(s *pb.Status) string {

@@ -47,7 +47,7 @@ const (
 // status.
 func (a *app) watch(ctx context.Context, seen func(*pb.Status), done func(*pb.Status) bool) (*pb.Status, error) {
 	var last *pb.Status
-	away := absence{remark: "The server went away; waiting for it to come back."}
+	away := absence{remark: goneRemark}
 	for {
 		s, err := a.watchOnce(ctx, seen, done)
 		if s != nil {
@@ -61,6 +61,8 @@ func (a *app) watch(ctx context.Context, seen func(*pb.Status), done func(*pb.St
 		}
 	}
 }
+
+const goneRemark = "The server went away; waiting for it to come back."
 
 // absence is that of a server which is waited for.
 type absence struct {

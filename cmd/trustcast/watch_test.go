@@ -25,6 +25,7 @@ type fakeServer struct {
 	pb.UnimplementedAdminServiceServer
 	statuses []*pb.Status
 	watched  chan struct{} // if given, takes each watch
+	history  []*pb.HistoryEntry
 }
 
 func (f *fakeServer) RotateCA(context.Context, *pb.RotateCARequest) (*pb.RotateCAResponse, error) {
@@ -44,7 +45,9 @@ func (f *fakeServer) WatchStatus(_ *pb.WatchStatusRequest, stream grpc.ServerStr
 	return nil
 }
 
-func inPhase(phase string) *fakeServer { return &fakeServer{statuses: []*pb.Status{at(phase, 8)}} }
+func inPhase(phase string) *fakeServer {
+	return &fakeServer{statuses: []*pb.Status{at(phase, 8)}, history: []*pb.HistoryEntry{}}
+}
 
 func isIdle(s *pb.Status) bool { return s.GetRotation().GetPhase() == phaseIdle }
 
