@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -61,6 +62,7 @@ func TestBackupBesideAServerThatNeverAnswers(t *testing.T) {
 	dir, _ := adminSocket(t)
 	release := held(t, dir)
 	defer release()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // golang/go#78156
 	back := func(frees func()) (n int, took time.Duration, err error) {
 		var out bytes.Buffer
 		synctest.Test(t, func(t *testing.T) {

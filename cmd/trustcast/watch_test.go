@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -164,6 +165,7 @@ func TestWatchOutlastsAStopAndAStart(t *testing.T) {
 	stop := outside(t, first.Stop)
 	start := outside(t, func() { serveAdmin(t, listenAt(t, socket), inPhase(phaseIdle)) })
 	a := &app{dataDir: dir, stderr: &bytes.Buffer{}}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // golang/go#78156
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -230,6 +232,7 @@ func TestWatchSaysWhyItEnds(t *testing.T) {
 				c.after(t, socket)
 			})
 			a := &app{dataDir: dir, stderr: &bytes.Buffer{}}
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // golang/go#78156
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
 				last, err := a.watch(t.Context(), func(*pb.Status) { stop() }, isIdle)
