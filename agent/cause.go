@@ -23,6 +23,13 @@ func strange(err error) bool {
 	return strings.Contains(status.Convert(err).Message(), "authentication handshake failed")
 }
 
+// wentAway: nobody is there, or who was there let go. A handshake that was cut off says
+// no more than that; one that failed otherwise is not mended by time.
+func wentAway(err error) bool {
+	why := cause(err)
+	return away(err) && (!strange(err) || why == "EOF" || strings.HasSuffix(why, "connection reset by peer"))
+}
+
 // unreachable is an error of this text, and ErrUnreachable when err is that no answer came.
 func unreachable(err error, format string, args ...any) error {
 	text := fmt.Errorf(format, args...)

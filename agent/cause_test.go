@@ -28,6 +28,28 @@ func TestCause(t *testing.T) {
 	}
 }
 
+// TestWentAway: what a restart may look like, and what it never does.
+func TestWentAway(t *testing.T) {
+	const handshake = `connection error: desc = "transport: authentication handshake failed: `
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{status.Error(codes.Unavailable, "the server is stopping"), true},
+		{status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 192.0.2.1:7443: connect: connection refused"`), true},
+		{status.Error(codes.Unavailable, handshake+`EOF"`), true},
+		{status.Error(codes.Unavailable, handshake+`read tcp 192.0.2.2:40000->192.0.2.1:7443: read: connection reset by peer"`), true},
+		{status.Error(codes.Unavailable, handshake+`what answers at b.test:7443 is not this host's server: no"`), false},
+		{status.Error(codes.PermissionDenied, "removed"), false},
+		{errors.New("another"), false},
+		{nil, false},
+	} {
+		if got := wentAway(c.err); got != c.want {
+			t.Errorf("%v: %v", c.err, got)
+		}
+	}
+}
+
 // TestPlaceThatFails: a place that cannot be used at all is named by its own directory.
 func TestPlaceThatFails(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "certs.d")

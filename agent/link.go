@@ -39,6 +39,8 @@ type link struct {
 	probed  chan struct{} // one slot: the server asks for a sign of life
 	hints   chan struct{} // one slot: gossip changed
 	heed    heed          // of run alone
+	// enrolled: the server has taken this host in just now.
+	enrolled bool
 
 	mu        sync.Mutex
 	current   pace
@@ -54,7 +56,7 @@ func newLink(a *membership) *link {
 		membership: a, log: a.log,
 		offers: newSlot[*pb.Wanted](), reports: newSlot[*answer](),
 		asked: make(chan struct{}, 1), probed: make(chan struct{}, 1), hints: make(chan struct{}, 1),
-		current: pace{tick: defaultTick}, revision: a.wanted.revision,
+		current: pace{tick: defaultTick}, revision: a.wanted.revision, enrolled: a.fresh,
 	}
 }
 
@@ -208,6 +210,12 @@ func (l *link) pace() pace {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.current
+}
+
+// heard: the server has answered this process, if only once.
+func (l *link) heard() bool {
+	_, lastSync, _ := l.state()
+	return l.enrolled || !lastSync.IsZero()
 }
 
 func (l *link) state() (connected bool, lastSync time.Time, why string) {

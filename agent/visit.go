@@ -49,14 +49,34 @@ func (l *link) visit(ctx context.Context, short bool) error {
 }
 
 // greet makes short visits until the newest offer was answered: another may come while
-// one ends, in a rotation or after a host was removed.
+// one ends, in a rotation or after a host was removed. A server that was there and goes
+// away restarts, perhaps: it is visited again for a while.
 func (l *link) greet(ctx context.Context) error {
+	var missed time.Time // since when; zero before the first time
 	for {
-		if err := l.visit(ctx, true); !unfinished(err) {
+		err := l.visit(ctx, true)
+		switch {
+		case unfinished(err):
+			continue
+		case !wentAway(err) || !l.heard():
 			return err
+		case missed.IsZero():
+			missed = time.Now()
+		case time.Since(missed) > greetAgain:
+			return err
+		}
+		l.disconnected(err)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(firstRetry):
 		}
 	}
 }
+
+// greetAgain is how long a join waits for a server that went away: a restart takes
+// seconds, and somebody watches.
+const greetAgain = 30 * time.Second
 
 // unfinished: the visit was well, and another shall follow at once.
 func unfinished(err error) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -304,6 +305,31 @@ func TestReadyWithoutServers(t *testing.T) {
 	first.start()
 	if err := ready(); err != nil {
 		t.Errorf("ready before the join is through: %v", err)
+	}
+}
+
+// TestJoinWhileTheServerRestarts: a server that goes away after the enrolment, and is back
+// soon, ends no join; one that does not answer at all does.
+func TestJoinWhileTheServerRestarts(t *testing.T) {
+	r := newRealm(t, "a.test:5000")
+	m := newMachine(t)
+	var dials atomic.Int32 // the enrolment, a visit to nobody, and one to the server that is back
+	m.cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address == r.cfg.GRPCListen {
+			switch dials.Add(1) {
+			case 2:
+				r.run.end(t)
+			case 3:
+				r.open()
+			}
+		}
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+	m.join(r)
+	r.run.end(t)
+	before := dials.Load()
+	if _, err := agent.Join(t.Context(), m.cfg); !errors.Is(err, agent.ErrUnreachable) || dials.Load() != before+1 {
+		t.Errorf("joined again, with the server away: %v after %d dials", err, dials.Load()-before)
 	}
 }
 
