@@ -43,8 +43,7 @@ const (
 
 // watch follows the status until done says so, and returns the last one seen. The server
 // has answered the caller before: one that is away now is waited for, also at first; one
-// that may not be asked is not. seen, if given, gets each
-// status.
+// that may not be asked is not. seen, if given, gets each status.
 func (a *app) watch(ctx context.Context, seen func(*pb.Status), done func(*pb.Status) bool) (*pb.Status, error) {
 	var last *pb.Status
 	away := absence{remark: goneRemark}
