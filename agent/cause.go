@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -24,10 +25,11 @@ func strange(err error) bool {
 }
 
 // wentAway: nobody is there, or who was there let go. A handshake that was cut off says
-// no more than that; one that failed otherwise is not mended by time.
+// no more than that, and one that nobody answered may wait in a socket that systemd
+// holds; one that failed otherwise is not mended by time.
 func wentAway(err error) bool {
 	why := cause(err)
-	return away(err) && (!strange(err) || why == "EOF" || strings.HasSuffix(why, "connection reset by peer"))
+	return away(err) && (!strange(err) || why == "EOF" || why == context.DeadlineExceeded.Error() || strings.HasSuffix(why, "connection reset by peer"))
 }
 
 // unreachable is an error of this text, and ErrUnreachable when err is that no answer came.

@@ -38,6 +38,7 @@ func TestWentAway(t *testing.T) {
 		{status.Error(codes.Unavailable, "the server is stopping"), true},
 		{status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 192.0.2.1:7443: connect: connection refused"`), true},
 		{status.Error(codes.Unavailable, handshake+`EOF"`), true},
+		{status.Error(codes.Unavailable, handshake+`context deadline exceeded"`), true},
 		{status.Error(codes.Unavailable, handshake+`read tcp 192.0.2.2:40000->192.0.2.1:7443: read: connection reset by peer"`), true},
 		{status.Error(codes.Unavailable, handshake+`what answers at b.test:7443 is not this host's server: no"`), false},
 		{status.Error(codes.PermissionDenied, "removed"), false},

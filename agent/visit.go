@@ -49,15 +49,19 @@ func (l *link) visit(ctx context.Context, short bool) error {
 }
 
 // greet makes short visits until the newest offer was answered: another may come while
-// one ends, in a rotation or after a host was removed. A server that was there and goes
-// away restarts, perhaps: it is visited again for a while.
+// one ends, in a rotation or after a host was removed. What is newer after greetMost
+// visits is for Run. A server that was there and goes away restarts, perhaps: it is
+// visited again for a while.
 func (l *link) greet(ctx context.Context) error {
-	var missed time.Time // since when; zero before the first time
-	for {
+	var missed time.Time // since when the server has been away; zero while it answers
+	for visits := 1; ; visits++ {
 		err := l.visit(ctx, true)
 		switch {
-		case unfinished(err):
+		case unfinished(err) && visits < greetMost:
+			missed = time.Time{}
 			continue
+		case unfinished(err):
+			return nil
 		case !wentAway(err) || !l.heard():
 			return err
 		case missed.IsZero():
@@ -74,9 +78,13 @@ func (l *link) greet(ctx context.Context) error {
 	}
 }
 
-// greetAgain is how long a join waits for a server that went away: a restart takes
-// seconds, and somebody watches.
-const greetAgain = 30 * time.Second
+const (
+	// greetMost is how many visits of a join are for news alone.
+	greetMost = 10
+	// greetAgain is how long a join waits for a server that went away: a stop may take
+	// half a minute beside a slow pull, and a start some seconds.
+	greetAgain = time.Minute
+)
 
 // unfinished: the visit was well, and another shall follow at once.
 func unfinished(err error) bool {

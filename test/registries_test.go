@@ -343,13 +343,14 @@ func TestJoinWhileTheServerHasNews(t *testing.T) {
 		t.Fatal(err)
 	}
 	const hosts = 15
-	const between = 10 * time.Millisecond // a visit takes some milliseconds
+	const between = 10 * time.Millisecond // a visit takes some milliseconds, on a busy machine more
 	news := 0
+	var slower atomic.Int64 // milliseconds, for the host that joins now
 	operator := begin(t, func(ctx context.Context) error {
 		for ; ctx.Err() == nil; news++ {
 			longer := time.Hour + time.Duration(news%2)*time.Minute
 			select {
-			case <-time.After(between):
+			case <-time.After(between + time.Duration(slower.Add(1))*time.Millisecond):
 			case <-ctx.Done():
 			}
 			if _, err := r.admin.RotateCA(ctx, &pb.RotateCARequest{Rotation: started.GetRotation(), Deadline: durationpb.New(longer)}); err != nil && ctx.Err() == nil {
@@ -361,6 +362,7 @@ func TestJoinWhileTheServerHasNews(t *testing.T) {
 	for i := range hosts {
 		m := newMachine(t)
 		m.cfg.Name = fmt.Sprintf("new-%d", i)
+		slower.Store(0)
 		m.join(r)
 	}
 	operator.end(t)

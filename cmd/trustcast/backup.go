@@ -135,9 +135,10 @@ func (a *app) fetchBackup(ctx context.Context, f backupFlags, out io.Writer) err
 		}
 		client, closeConn, err = a.dialLater(ctx)
 		switch {
-		case ctx.Err() != nil || err != nil && !wentAway(err):
+		case err == nil:
+		case ctx.Err() != nil || !wentAway(err):
 			return ended(ctx, err)
-		case err != nil:
+		default:
 			return fromDirectory() // it ended for good, or goes on having it
 		}
 	}

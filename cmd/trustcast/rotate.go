@@ -168,7 +168,7 @@ func (a *app) follow(ctx context.Context, r *pb.RotateCAResponse, f rotateFlags,
 	}
 	view.end()
 	switch {
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled) && (last == nil || !over(last)):
 		return cli.Errorf(cli.Failed, "interrupted; rotation %d goes on in the server%s; '%s' shows it", r.GetRotation(), because(stillWaiting(last)), a.hint("status --wait"))
 	case err != nil:
 		return err
