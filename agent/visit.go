@@ -81,9 +81,9 @@ func (l *link) greet(ctx context.Context) error {
 const (
 	// greetMost is how many visits of a join are for news alone.
 	greetMost = 10
-	// greetAgain is how long a join waits for a server that went away: a stop may take
-	// half a minute beside a slow pull, and a start some seconds.
-	greetAgain = time.Minute
+	// greetAgain is how long a join waits for a server that went away: a restart takes
+	// seconds, and somebody watches. After it Run goes on.
+	greetAgain = 5 * time.Second
 )
 
 // unfinished: the visit was well, and another shall follow at once.
