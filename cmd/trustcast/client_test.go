@@ -47,13 +47,11 @@ func listenAs(t *testing.T, path string, uid uintptr) net.Listener {
 	return lis
 }
 
-// TestSomebodyElsesSocket: what answers is asked who it is before it is told a password
-// or a token, also by root.
-func TestSomebodyElsesSocket(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can listen as somebody else")
-	}
-	dir, err := os.MkdirTemp("", "tct") // not below a directory of root's alone
+// adminSocket is where the server of a data directory is asked. Others may come and
+// listen there too.
+func adminSocket(t *testing.T) (dir, socket string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tct") // short: a socket is below
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +60,36 @@ func TestSomebodyElsesSocket(t *testing.T) {
 	if err := errors.Join(os.Mkdir(state, 0o777), os.Chmod(state, 0o777), os.Chmod(dir, 0o711)); err != nil {
 		t.Fatal(err)
 	}
-	lis := listenAs(t, filepath.Join(state, "admin.sock"), stranger)
+	return dir, filepath.Join(state, "admin.sock")
+}
+
+func listenAt(t *testing.T, socket string) net.Listener {
+	lis, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	t.Cleanup(func() { _ = lis.Close() })
+	return lis
+}
+
+// serveAdmin serves until Stop, or until the test ends.
+func serveAdmin(t *testing.T, lis net.Listener, admin pb.AdminServiceServer) *grpc.Server {
+	s := grpc.NewServer()
+	t.Cleanup(s.Stop)
+	pb.RegisterAdminServiceServer(s, admin)
+	go func() { _ = s.Serve(lis) }() // ends with Stop, and says that it did
+	return s
+}
+
+// TestSomebodyElsesSocket: what answers is asked who it is before it is told a password
+// or a token, also by root.
+func TestSomebodyElsesSocket(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can listen as somebody else")
+	}
+	dir, socket := adminSocket(t)
+	lis := listenAs(t, socket, stranger)
 	var told []byte
 	done := make(chan struct{})
 	go func() {
@@ -113,22 +140,8 @@ func (late) GetRegistry(context.Context, *pb.GetRegistryRequest) (*pb.GetRegistr
 // TestWhoseLimit: the limit of a call is told where there is one; else the server says
 // what took too long.
 func TestWhoseLimit(t *testing.T) {
-	dir, err := os.MkdirTemp("", "tct") // short: a socket is below
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Mkdir(filepath.Join(dir, "state"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	lis, err := net.Listen("unix", filepath.Join(dir, "state", "admin.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := grpc.NewServer()
-	pb.RegisterAdminServiceServer(s, late{})
-	go func() { _ = s.Serve(lis) }()
-	t.Cleanup(s.Stop)
+	dir, socket := adminSocket(t)
+	serveAdmin(t, listenAt(t, socket), late{})
 	for _, c := range []struct {
 		verb string
 		code int
@@ -148,19 +161,11 @@ func TestWhoseLimit(t *testing.T) {
 // TestNoServerBehindTheSocket: what takes connections and is no server that answers is
 // told in our words, whatever was asked.
 func TestNoServerBehindTheSocket(t *testing.T) {
-	dir, err := os.MkdirTemp("", "tct") // short: a socket is below
-	if err != nil {
-		t.Fatal(err)
+	dir, socket := adminSocket(t)
+	lis := listenAt(t, socket)
+	if lis == nil {
+		return
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Mkdir(filepath.Join(dir, "state"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	lis, err := net.Listen("unix", filepath.Join(dir, "state", "admin.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = lis.Close() })
 	go func() {
 		for {
 			conn, err := lis.Accept()

@@ -3,9 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -51,41 +49,6 @@ func inPhase(phase string) *fakeServer {
 }
 
 func isIdle(s *pb.Status) bool { return s.GetRotation().GetPhase() == phaseIdle }
-
-// adminSocket is where the server of a data directory is asked. Others may come and
-// listen there too.
-func adminSocket(t *testing.T) (dir, socket string) {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "tct") // short: a socket is below
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	state := filepath.Join(dir, "state")
-	if err := errors.Join(os.Mkdir(state, 0o777), os.Chmod(state, 0o777), os.Chmod(dir, 0o711)); err != nil {
-		t.Fatal(err)
-	}
-	return dir, filepath.Join(state, "admin.sock")
-}
-
-func listenAt(t *testing.T, socket string) net.Listener {
-	lis, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Error(err)
-		return nil
-	}
-	t.Cleanup(func() { _ = lis.Close() })
-	return lis
-}
-
-// serveAdmin serves until Stop, or until the test ends.
-func serveAdmin(t *testing.T, lis net.Listener, admin pb.AdminServiceServer) *grpc.Server {
-	s := grpc.NewServer()
-	t.Cleanup(s.Stop)
-	pb.RegisterAdminServiceServer(s, admin)
-	go func() { _ = s.Serve(lis) }() // ends with Stop, and says that it did
-	return s
-}
 
 // when does something once, beside the test.
 func when(t *testing.T, asked <-chan struct{}, do func()) (done <-chan struct{}) {
